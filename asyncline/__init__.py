@@ -1,0 +1,65 @@
+"""asyncline serves pipelines of models from one asyncio process.
+
+Write Ops, wire them into a Graph, run `asyncline serve app:graph`.
+"""
+
+from asyncline.engine.context import Context, context
+from asyncline.engine.engine import Engine
+from asyncline.engine.hooks import Observer
+from asyncline.errors import (
+    AsynclineError,
+    BadImage,
+    BadRequest,
+    Cancelled,
+    DeadlineExceeded,
+    GraphError,
+    LoadError,
+    OpError,
+    Overloaded,
+    ProductError,
+    RequestError,
+    SettingsError,
+    Unavailable,
+    WorkerCrashed,
+)
+from asyncline.graph.fields import Image, Json, Tensor, Text
+from asyncline.graph.graph import Graph
+from asyncline.graph.op import Op, op
+from asyncline.graph.outcomes import Each, Reply, Skip
+from asyncline.graph.request import Request, Response
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsynclineError",
+    "BadImage",
+    "BadRequest",
+    "Cancelled",
+    "Context",
+    "DeadlineExceeded",
+    "Each",
+    "Engine",
+    "Graph",
+    "GraphError",
+    "Image",
+    "Json",
+    "LoadError",
+    "Observer",
+    "Op",
+    "OpError",
+    "Overloaded",
+    "ProductError",
+    "Reply",
+    "Request",
+    "RequestError",
+    "Response",
+    "SettingsError",
+    "Skip",
+    "Tensor",
+    "Text",
+    "Unavailable",
+    "WorkerCrashed",
+    "__version__",
+    "context",
+    "op",
+]

@@ -1,0 +1,183 @@
+"""The command line. Options of `serve` and `check` are made from `ServiceSettings`; nothing is declared twice."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from asyncline.errors import AsynclineError, GraphError, LoadError, SettingsError
+from asyncline.graph.graph import Graph
+from asyncline.graph.op import HOOKS
+from asyncline.graph.plan import Plan, plan
+from asyncline.loader import load
+from asyncline.settings import ServiceSettings, Settings, Source, from_assignments, from_environment, from_file, merge
+
+EXIT_LOAD = 1
+EXIT_CONFIG = 78
+
+app = typer.Typer(
+    name="asyncline",
+    help="Serve pipelines of models from one asyncio process.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+App = Annotated[str, typer.Argument(metavar="APP", help="the graph, as module:attr from the working directory")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="K=V", help="op.detect.batch_size=8; repeatable")
+]
+
+
+def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` an option for every service setting; it gets those that were given as `service`."""
+
+    def with_options(**values: Any) -> Any:
+        given = {key: values.pop(key) for key in ServiceSettings.model_fields}
+        service = {key: value for key, value in given.items() if value is not None}
+        return command(**values, service=service)
+
+    own = inspect.signature(command, eval_str=True)
+    parameters = [parameter for name, parameter in own.parameters.items() if name != "service"]
+    for key, field in ServiceSettings.model_fields.items():
+        default = "" if field.default is None else f" [default: {field.default}]"
+        option = typer.Option(
+            f"--{key.replace('_', '-')}",
+            help=f"{field.description}{default}",
+            rich_help_panel="Service",
+            metavar="VALUE",
+        )
+        parameters.append(
+            inspect.Parameter(
+                key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+            )
+        )
+    with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+    return with_options
+
+
+def _settings(graph: Graph, config: Path | None, assignments: list[str] | None, service: dict[str, Any]) -> Settings:
+    sources = [from_file(config)] if config is not None else []
+    sources += [
+        from_environment(op.name for op in graph.ops),
+        from_assignments(assignments or []),
+        Source("command line", {"service": service}),
+    ]
+    return merge(graph.name, {op.name: op.code_settings for op in graph.ops}, *sources)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from asyncline import __version__
+
+        print(f"asyncline {__version__}")  # noqa: T201  # the answer to --version
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+@_service_options
+def serve(
+    target: App,
+    config: Config = None,
+    assignments: Assignments = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
+    reload: Annotated[bool, typer.Option("--reload", help="start again when a Python or YAML file changes")] = False,
+    *,
+    service: dict[str, Any],
+) -> None:
+    """Serve a graph until SIGTERM or Ctrl-C."""
+    if log_level.lower() not in ("debug", "info", "warning", "error"):
+        raise SettingsError(f"--log-level {log_level!r}: use debug, info, warning or error")
+    if reload:
+        from asyncline.tools.reload import run_reloading
+
+        raise typer.Exit(run_reloading([argument for argument in sys.argv[1:] if argument != "--reload"], console))
+    from asyncline.observe.log import to_console
+    from asyncline.server import serve as run
+
+    to_console(log_level)
+    graph = load(target)
+    raise typer.Exit(run(graph, _settings(graph, config, assignments, service), console))
+
+
+@app.command()
+@_service_options
+def check(target: App, config: Config = None, assignments: Assignments = None, *, service: dict[str, Any]) -> None:
+    """Validate a graph and its settings, and print the plan without serving."""
+    graph = load(target)
+    laid_out = plan(graph, _settings(graph, config, assignments, service))
+    out = Console()
+    out.print(_plan_table(laid_out))
+    out.print(f"at most {laid_out.max_in_flight} requests in flight, {laid_out.settings.service.timeout_ms} ms each")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the new folder; its last part names the graph")],
+) -> None:
+    """Write a small, working, commented app with its test into a new folder."""
+    from asyncline.tools.new import write_app
+
+    folder = write_app(Path(name))
+    Console().print(
+        f"wrote {folder}/\n\n    cd {folder}\n    asyncline serve app:graph --config config.yml\n    python -m pytest",
+        highlight=False, markup=False,
+    )  # fmt: skip
+
+
+def _plan_table(laid_out: Plan) -> Table:
+    table = Table(title=f"graph {laid_out.graph.name}", title_justify="left")
+    for column in ("op", "inputs", "lanes", "concurrency", "batch", "device", "channel", "limits"):
+        table.add_column(column)
+    for node in laid_out.nodes:
+        settings = node.settings
+        batches = "process" in node.lanes
+        delay = f" within {settings.max_delay_ms:g} ms" if settings.max_delay_ms else ""
+        limits = [f"timeout {settings.timeout_ms} ms"] if settings.timeout_ms else []
+        limits += [f"retry {settings.retry}"] if settings.retry else []
+        table.add_row(
+            node.name,
+            ", ".join(value._label() for value in node.op.inputs),
+            ", ".join(f"{hook} {node.lanes[hook]}" for hook in HOOKS if hook in node.lanes),
+            str(settings.replicas if batches else settings.concurrency or "as the lane"),
+            f"{settings.batch_size}{delay}" if batches else "-",
+            settings.device if batches else "-",
+            str(node.channel_size),
+            ", ".join(limits) or "-",
+        )
+    return table
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and an exit code."""
+    try:
+        app()
+    except AsynclineError as error:
+        console.print(f"[red]error:[/] {_escape(error)}", highlight=False, soft_wrap=True)
+        config = isinstance(error, (SettingsError, GraphError)) and not isinstance(error, LoadError)
+        sys.exit(EXIT_CONFIG if config else EXIT_LOAD)
+
+
+def _escape(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,18 @@
+"""A Graph at work, in one asyncio process.
+
+    engine.py     Engine: life, admission of requests, delivery of results between Ops
+    item.py       Item: one request, with one outcome
+    admission.py  the door: tokens and bytes
+    channel.py    Channel: the bounded queue in front of an Op
+    runner.py     Runner: one Op at work; visit.py: one Item at one Op, and its Samples
+    batching.py   Batcher: which samples run together (pure policy)
+    lanes/        where hooks run
+    expiry.py     deadlines on few timers
+    hooks.py      Observer: how tracer, metrics and logs see all this
+    context.py    context(): what a hook may know of its request
+    guard.py      LoopGuard: names the hook that blocks the loop
+
+    begin → token → unpack → [Channel → pre → Batcher → process → post]* → pack → Item.resolve → on_done
+
+Everything but the hooks themselves runs on the loop, in calls and callbacks: a request costs no task.
+"""

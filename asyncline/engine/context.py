@@ -1,0 +1,53 @@
+"""What a hook may know about the request it works for."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class _Current(Protocol):
+    @property
+    def data_id(self) -> int: ...
+    @property
+    def log_id(self) -> str: ...
+    @property
+    def traceparent(self) -> str | None: ...
+    @property
+    def expires_at(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """The request that the running hook works for."""
+
+    data_id: int
+    """The engine's own increasing id."""
+    log_id: str
+    """The caller's id, empty where it gave none."""
+    traceparent: str | None
+    """W3C trace context, to be passed on in calls to other services."""
+    expires_at: float
+    """Deadline in seconds of CLOCK_MONOTONIC."""
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the deadline, not below 0."""
+        return max(0.0, self.expires_at - time.monotonic())
+
+
+#: Set by a lane right before it calls a hook of one Item, and to None before one of a whole batch.
+current: ContextVar[_Current | None] = ContextVar("asyncline_current", default=None)
+
+
+def context() -> Context:
+    """The request that the running hook works for: `data_id`, `log_id` and remaining time.
+
+    :raises LookupError: called outside of a hook, or in `process`, which works for many requests.
+    """
+    item = current.get()
+    if item is None:
+        raise LookupError("no request here: context() works in async hooks, preprocess and postprocess")
+    return Context(item.data_id, item.log_id, item.traceparent, item.expires_at)

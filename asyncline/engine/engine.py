@@ -1,0 +1,384 @@
+"""Engine: a Graph that is running."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from asyncline.deadline import Clock, expires_at
+from asyncline.engine.admission import Admission
+from asyncline.engine.channel import ChannelStatistics
+from asyncline.engine.expiry import Expiry
+from asyncline.engine.guard import LoopGuard
+from asyncline.engine.hooks import Hooks, Observer
+from asyncline.engine.item import Item
+from asyncline.engine.lanes.base import Lane, LaneStatistics
+from asyncline.engine.lanes.lanes import Lanes
+from asyncline.engine.runner import Runner
+from asyncline.errors import LoadError, RequestError, Unavailable, hook_error, public_message
+from asyncline.graph.graph import Graph
+from asyncline.graph.plan import STAGES, Node, Plan, plan
+from asyncline.settings import Settings, merge
+
+log = logging.getLogger("asyncline.engine")
+
+
+@dataclass(frozen=True)
+class EngineStatistics:
+    state: str
+    in_flight: int
+    max_in_flight: int
+    nbytes: int
+    """Request bytes that transports have reserved."""
+    channels: dict[str, ChannelStatistics]
+    """By the name of the Op."""
+    lanes: dict[str, LaneStatistics]
+
+
+class Engine:
+    """A running Graph: `async with Engine(graph) as engine: await engine.submit({...}, timeout=2)`.
+
+    :param settings: what `asyncline.settings.merge` made of all sources; the code's alone by default.
+    :param observers: see the Engine work; see `Observer`.
+    :param lanes: makes the lanes; tests pass simulated ones.
+    :param clock: seconds, monotonic, of the same epoch as the loop's `call_at`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        settings: Settings | None = None,
+        *,
+        observers: Iterable[Observer] = (),
+        lanes: Lanes | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        if settings is None:
+            settings = merge(graph.name, {op.name: op.code_settings for op in graph.ops})
+        self.plan: Plan = plan(graph, settings)
+        self.graph = graph
+        self.clock = clock
+        self.hooks = Hooks()
+        for observer in observers:
+            self.hooks.add(observer)
+        #: new, starting, ready, draining, closed.
+        self.state = "new"
+        self.ids = itertools.count(1)
+        max_bytes = settings.service.max_in_flight_mb * 10**6 or _quarter_of_memory()
+        self.admission = Admission(self.plan.max_in_flight, max_bytes, clock)
+        self._make_lanes = lanes or Lanes()
+        self._lanes: dict[str, Lane] = {}
+        self.runners: list[Runner] = []
+        self._awake: deque[Runner] = deque()
+        self._turning = False
+        self._items: dict[int, Item] = {}
+        self._timeout_s = settings.service.timeout_ms / 1e3
+        self._unpack = graph.request.unpack
+        self._pack = graph.response.pack
+        self._fields = tuple(graph.request.fields)
+        nodes = self.plan.nodes
+        self._no_values: list[Any] = [None] * (nodes[-1].slot + 1)
+        self._no_times = [0.0] * (len(STAGES) * len(nodes))
+        self._missing = [node.waits_for for node in nodes]
+        self._output_count = sum(node.output for node in nodes)
+        self._stop = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._live_task: asyncio.Task[None] | None = None
+        self._guard: LoopGuard | None = None
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start lanes and load models.
+
+        :raises LoadError: an Op cannot be made ready; nothing is left running.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.expiry = Expiry(self.loop)
+        self.state = "starting"
+        started: asyncio.Future[None] = self.loop.create_future()
+        self._live_task = self.loop.create_task(self._live(started), name=f"asyncline engine {self.graph.name}")
+        try:
+            await started
+        except BaseException:
+            self._stop.set()
+            await asyncio.wait([self._live_task])
+            raise
+
+    async def _live(self, started: asyncio.Future[None]) -> None:
+        """The root of everything that runs for this Engine, from start to close."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                try:
+                    await self._load(tasks)
+                    self._guard = LoopGuard(self.plan, self.hooks)
+                    self._guard.start()
+                    self.state = "ready"
+                    started.set_result(None)
+                    await self._stop.wait()
+                except Exception as error:
+                    if started.done():
+                        raise
+                    started.set_exception(error)
+                finally:
+                    await self._close_all()
+        finally:
+            self.state = "closed"
+
+    async def _load(self, tasks: asyncio.TaskGroup) -> None:
+        nodes = self.plan.nodes
+        for node in nodes:
+            node.op.settings = node.settings
+        self._lanes = self._make_lanes.make(self.plan, tasks, self.hooks, self.clock)
+        for lane in self._lanes.values():
+            await lane.start()
+        for node in nodes:
+            if set(node.lanes.values()) != {"process"}:
+                await _init(node)
+        for node in nodes:
+            replicas = list(self._make_lanes.replicas(node, tasks, self.clock))
+            pre, post = (self._lanes.get(node.lane(hook) or "") for hook in ("preprocess", "postprocess"))
+            self.runners.append(Runner(self, node, pre, post, replicas))
+        # Side by side: loading is mostly reading files, and native code without the GIL.
+        try:
+            async with asyncio.TaskGroup() as loading:
+                for runner in self.runners:
+                    for replica in runner.replicas:
+                        loading.create_task(self._load_replica(runner.node, replica))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _load_replica(self, node: Node, replica: Any) -> None:
+        if self.hooks.loading:
+            self.hooks.emit(self.hooks.loading, node, replica.index)
+        started_at = self.clock()
+        await replica.start()
+        if self.hooks.loaded:
+            self.hooks.emit(self.hooks.loaded, node, replica.index, self.clock() - started_at)
+
+    async def close(self, drain_s: float = 0.0) -> bool:
+        """Refuse new requests, let those in flight finish for up to `drain_s` seconds, end everything.
+
+        Returns whether all that was in flight has finished.
+        """
+        if self._live_task is None:
+            return True
+        drained = await self.drain(drain_s)
+        self._stop.set()
+        await asyncio.wait([self._live_task])
+        return drained
+
+    async def drain(self, drain_s: float) -> bool:
+        """Refuse new requests and wait up to `drain_s` seconds for those in flight; fail the rest."""
+        if self.state == "ready":
+            self.state = "draining"
+        if self._items:
+            self._empty.clear()
+            try:
+                async with asyncio.timeout(drain_s):
+                    await self._empty.wait()
+            except TimeoutError:
+                pass
+        drained = not self._items
+        for item in tuple(self._items.values()):
+            item.fail(Unavailable("the server is stopping"))
+        return drained
+
+    async def _close_all(self) -> None:
+        for item in tuple(self._items.values()):
+            item.fail(Unavailable("the server is stopping"))
+        if self._guard is not None:
+            self._guard.close()
+        parts: list[Any] = [replica for runner in self.runners for replica in runner.replicas]
+        parts += self._lanes.values()
+        for runner in self.runners:
+            runner.close()
+        for part in parts:
+            part.close()
+        for part in parts:
+            await part.wait_closed()
+        self.expiry.close()
+
+    async def __aenter__(self) -> Engine:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(drain_s=0.0 if error else self.plan.settings.service.drain_s)
+
+    def problem(self) -> str | None:
+        """Why this Engine is not ready to serve; None when it is."""
+        if self.state != "ready":
+            return self.state
+        for name, lane in self._lanes.items():
+            if not lane.statistics().alive:
+                return f"no worker of the {name} lane is alive"
+        return None
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            state=self.state,
+            in_flight=self.admission.in_flight,
+            max_in_flight=self.admission.max_in_flight,
+            nbytes=self.admission.nbytes,
+            channels={runner.node.name: runner.channel.statistics() for runner in self.runners},
+            lanes={name: lane.statistics() for name, lane in self._lanes.items()},
+        )
+
+    # -- requests -----------------------------------------------------------------------------------
+
+    async def submit(self, payload: Any, *, timeout: float | None = None, log_id: str = "") -> Any:  # noqa: ASYNC109  # a deadline of the Item, not of this coroutine
+        """Run one request through the graph and return its answer.
+
+        :param payload: the fields by name, or the whole payload of a bare Request.
+        :param timeout: seconds; the server's `timeout_ms` holds where it is shorter.
+        :raises RequestError: what became of it instead.
+        """
+        item = self.begin(payload, timeout_s=timeout, log_id=log_id)
+        await item.wait()
+        return item.result()
+
+    def begin(
+        self,
+        payload: Any,
+        *,
+        timeout_s: float | None = None,
+        log_id: str = "",
+        traceparent: str | None = None,
+        on_done: Callable[[Item], None] | None = None,
+    ) -> Item:
+        """Start one request; `on_done(item)` is called with its outcome, perhaps before this returns.
+
+        :raises RequestError: it was refused at the door, so there is no Item: Overloaded or Unavailable.
+        """
+        try:
+            if self.state != "ready":
+                raise Unavailable(f"the server is {self.state}")
+            self.admission.enter()
+        except RequestError as error:
+            self.note_rejected(error)
+            raise
+        now = self.clock()
+        item = Item(self, next(self.ids), log_id, traceparent, now, expires_at(now, self._timeout_s, timeout_s))
+        item.on_done = on_done
+        item.times = self._no_times.copy()
+        self._items[item.data_id] = item
+        self.expiry.add(item.expires_at, item)
+        try:
+            values = self._unpack(payload)
+        except Exception as error:
+            # A subclass's `unpack` is user code like any hook; the field's own errors name the field.
+            item.fail(error if isinstance(error, RequestError) else hook_error(error, "request", "unpack"))
+            return item
+        item.values = self._no_values.copy()
+        if self._fields:
+            for slot, name in enumerate(self._fields):
+                item.values[slot] = values[name]
+        else:
+            item.values[0] = values
+        item.missing = self._missing.copy()
+        item.outputs_left = self._output_count
+        for index in self.plan.entry:
+            self.runners[index].put(item, now)
+        self.turn()
+        return item
+
+    def note_rejected(self, error: RequestError) -> None:
+        """Let observers know of a request that was refused before there was an Item."""
+        if self.hooks.rejected:
+            self.hooks.emit(self.hooks.rejected, str(error.code))
+
+    # -- for Runners and Items ------------------------------------------------------------------------
+
+    def wake(self, runner: Runner) -> None:
+        """Let `runner` pump in this turn, or the next."""
+        if not runner.awake:
+            runner.awake = True
+            self._awake.append(runner)
+
+    def turn(self) -> None:
+        """Pump every Runner that has something to do, in order, without recursion."""
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            while self._awake:
+                runner = self._awake.popleft()
+                runner.awake = False
+                runner.pump()
+        finally:
+            self._turning = False
+
+    def deliver(self, item: Item, node: Node, value: Any, now: float) -> None:
+        """`node` has its result for `item`: hand it to the Ops that take it, and out."""
+        item.values[node.slot] = value
+        if node.output:
+            item.outputs_left -= 1
+            if not item.outputs_left:
+                values = item.values
+                try:
+                    answer = self._pack({name: values[slot] for name, slot in self.plan.outputs})
+                except Exception as error:
+                    item.fail(hook_error(error, "response", "pack"))
+                    return
+                item.resolve(answer)
+                return
+        for index in node.consumers:
+            item.missing[index] -= 1
+            if not item.missing[index]:
+                self.runners[index].put(item, now)
+
+    def finished(self, item: Item) -> None:
+        """An Item has its outcome: the only place that gives its token back."""
+        item.finished_at = self.clock()
+        del self._items[item.data_id]
+        self.expiry.discard(item.expires_at, item)
+        self.admission.leave()
+        if self.hooks.item_done:
+            self.hooks.emit(self.hooks.item_done, item)
+        if not self._items:
+            self._empty.set()
+
+    def whereabouts(self, item: Item) -> str:
+        """Where an Item is, for the message of its deadline: ` in op 'a', 'b'`."""
+        at = [
+            runner.node.name
+            for runner in self.runners
+            if item.values and not item.missing[runner.node.index] and item.values[runner.node.slot] is None
+        ]
+        return f" in op {', '.join(map(repr, at))}" if at else ""
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.graph.name!r} {self.state}, {self.admission.in_flight} in flight>"
+
+
+async def _init(node: Node) -> None:
+    init = node.op.hook("init_op")
+    if init is None:
+        return
+    try:
+        await asyncio.to_thread(init)
+    except Exception as error:
+        text = public_message(error)
+        raise LoadError(f"op {node.name!r} init_op: {type(error).__name__}: {text}") from error
+
+
+def _quarter_of_memory() -> int:
+    """A quarter of the memory this process may use, in bytes: that of the machine or of its control group."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:
+            memory = min(memory, int(file.read()))
+    except (OSError, ValueError):
+        pass  # no control group, or one without a limit ("max")
+    return memory // 4

@@ -1,0 +1,90 @@
+"""The one protocol by which tracer, metrics and logs see an Engine work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from asyncline.errors import RequestError
+from asyncline.graph.plan import Node
+
+if TYPE_CHECKING:
+    from asyncline.engine.item import Item
+    from asyncline.engine.lanes.base import Batch
+
+log = logging.getLogger("asyncline.engine")
+
+
+class Observer:
+    """Override what you want to see; what is not overridden costs nothing. All run on the loop.
+
+    Times are in seconds. An observer that raises is removed and logged.
+    """
+
+    def item_done(self, item: Item) -> None:
+        """An Item has its outcome; `item.times` says where its time went."""
+
+    def op_done(self, node: Node, item: Item) -> None:
+        """An Op has finished an Item; its four numbers in `item.times` are final."""
+
+    def op_failed(self, node: Node, item: Item, error: RequestError) -> None:
+        """An Op has failed an Item."""
+
+    def batch_done(self, node: Node, batch: Batch) -> None:
+        """A replica has finished a Batch."""
+
+    def rejected(self, reason: str) -> None:
+        """A request was refused at the door; `reason` is the code of its error."""
+
+    def loading(self, node: Node, replica: int) -> None:
+        """A replica begins to load its model."""
+
+    def loaded(self, node: Node, replica: int, seconds: float) -> None:
+        """A replica has loaded its model."""
+
+    def worker_lost(self, op: str, hook: str, reason: str) -> None:
+        """A process of the CPU pool died or was killed; `op` and `hook` were running on it, or are empty."""
+
+    def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
+        """The event loop did not run for that long; `where` names the Op and hook that kept it."""
+
+
+class Hooks:
+    """Observers, kept hook by hook: a hook that nobody overrides is an empty list."""
+
+    item_done: list[Callable[..., None]]
+    op_done: list[Callable[..., None]]
+    op_failed: list[Callable[..., None]]
+    batch_done: list[Callable[..., None]]
+    rejected: list[Callable[..., None]]
+    loading: list[Callable[..., None]]
+    loaded: list[Callable[..., None]]
+    worker_lost: list[Callable[..., None]]
+    loop_blocked: list[Callable[..., None]]
+
+    NAMES = tuple(name for name in vars(Observer) if not name.startswith("_"))
+
+    def __init__(self) -> None:
+        for name in self.NAMES:
+            setattr(self, name, [])
+
+    def add(self, observer: Observer) -> None:
+        for name in self.NAMES:
+            if getattr(type(observer), name) is not getattr(Observer, name):
+                getattr(self, name).append(getattr(observer, name))
+
+    def remove(self, observer: Observer) -> None:
+        for name in self.NAMES:
+            callbacks = getattr(self, name)
+            callbacks[:] = [callback for callback in callbacks if callback.__self__ is not observer]
+
+    def emit(self, callbacks: list[Callable[..., None]], *args: Any) -> None:
+        """Call every callback of one hook; call sites test the list first, so that an unused one is free."""
+        for callback in tuple(callbacks):
+            try:
+                callback(*args)
+            except Exception:
+                observer = callback.__self__  # type: ignore[attr-defined]  # `add` stores bound methods only
+                log.exception("observer %r raised and is removed", observer)
+                self.remove(observer)

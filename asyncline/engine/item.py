@@ -1,0 +1,124 @@
+"""Item: one request on its way through a graph."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncline.errors import Cancelled, DeadlineExceeded, RequestError
+
+if TYPE_CHECKING:
+    from asyncline.engine.engine import Engine
+    from asyncline.engine.lanes.base import Job
+
+
+class Item:
+    """One request: its ids, its deadline, the values so far, and one outcome.
+
+    `resolve` and `fail` are the only ways to the outcome; the first call decides, later ones change nothing.
+    """
+
+    __slots__ = (
+        "data_id",
+        "done",
+        "engine",
+        "error",
+        "expires_at",
+        "finished_at",
+        "jobs",
+        "log_id",
+        "missing",
+        "on_done",
+        "outputs_left",
+        "started_at",
+        "times",
+        "traceparent",
+        "value",
+        "values",
+    )
+
+    def __init__(
+        self, engine: Engine, data_id: int, log_id: str, traceparent: str | None, started_at: float, expires_at: float
+    ) -> None:
+        self.engine = engine
+        self.data_id = data_id
+        self.log_id = log_id
+        self.traceparent = traceparent
+        self.started_at = started_at
+        self.expires_at = expires_at
+        self.finished_at = 0.0
+        self.done = False
+        self.value: Any = None
+        self.error: RequestError | None = None
+        self.on_done: Callable[[Item], None] | None = None
+        #: Work of this Item in lanes, to be cancelled when its outcome comes first.
+        self.jobs: set[Job] = set()
+        #: Values by slot; see `graph/plan.py`.
+        self.values: list[Any] = []
+        #: For each Op, how many of its inputs are still to come.
+        self.missing: list[int] = []
+        self.outputs_left = 0
+        #: Seconds at each Op: wait, pre, mid, post of Op 0, then of Op 1, ...
+        self.times: list[float] = []
+
+    def resolve(self, value: Any) -> None:
+        """The answer is `value`."""
+        if not self.done:
+            self.value = value
+            self._finish()
+
+    def fail(self, error: RequestError) -> None:
+        """There is no answer, for this reason."""
+        if not self.done:
+            self.error = error
+            self._finish()
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.fail(Cancelled("the client left"))
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        elapsed_ms = (self.expires_at - self.started_at) * 1e3
+        self.fail(DeadlineExceeded(f"the deadline of {elapsed_ms:.0f} ms passed{self.engine.whereabouts(self)}"))
+
+    def _finish(self) -> None:
+        self.done = True
+        self.values = []
+        for job in tuple(self.jobs):
+            job.lane.cancel(job)
+        self.engine.finished(self)
+        if self.on_done is not None:
+            self.on_done(self)
+
+    async def wait(self) -> None:
+        """Wait for the outcome; a cancelled wait cancels the Item."""
+        if self.done:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_done = partial(_wake, waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def result(self) -> Any:
+        """The answer.
+
+        :raises RequestError: there is none.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def __repr__(self) -> str:
+        state = "failed" if self.error else "done" if self.done else "in flight"
+        return f"<Item {self.data_id} {self.log_id!r} {state}>"
+
+
+def _wake(waiter: asyncio.Future[None], item: Item) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,11 @@
+"""Where hooks run.
+
+    base.py      contracts: Lane takes Jobs (one hook of one Item), Replica takes Batches; both hand back by callback
+    loop.py      InlineLane, LoopLane, LoopReplica: on the event loop
+    thread.py    ThreadLane: a few threads, for code that releases the GIL
+    process.py   ProcessLane: single-worker process pools; worker.py is what runs in them
+    device.py    ThreadReplica: a thread for each replica
+    lanes.py     Lanes: makes and keeps the ones that a Plan needs
+
+A kind of lane is one file; which lane a hook takes is `Node.lane` in `graph/plan.py`.
+"""

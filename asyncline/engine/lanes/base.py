@@ -1,0 +1,148 @@
+"""Contracts of the lanes: where hooks run.
+
+A Lane runs `preprocess` and `postprocess` of single Items, a Replica runs `process` of Batches. Both take
+work on the loop by a plain call and hand it back on the loop by a callback, exactly once, whatever
+happens: an answer, an error of the hook, a worker's death, a cancel. None of them knows a Channel.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asyncline.errors import RequestError
+from asyncline.graph.plan import Node
+
+if TYPE_CHECKING:
+    from asyncline.engine.visit import Sample, Visit
+
+
+class Job:
+    """One hook call for one Item. `done(job)` is called on the loop when it is over.
+
+    Then either `error` is set or `value` is what the hook returned. `started_at` and `ended_at` are
+    seconds of the engine's clock; they are equal where the hook did not run.
+    """
+
+    __slots__ = (
+        "args", "done", "ended_at", "error", "expires_at", "hook", "item", "lane", "node", "started_at", "value",
+        "visit",
+    )  # fmt: skip
+
+    def __init__(
+        self, lane: Lane, node: Node, hook: str, visit: Visit, args: tuple[Any, ...], done: Callable[[Job], None]
+    ) -> None:
+        self.lane = lane
+        self.node = node
+        self.hook = hook
+        self.visit = visit
+        self.item = visit.item
+        self.expires_at = visit.expires_at
+        self.args = args
+        self.done = done
+        self.value: Any = None
+        self.error: RequestError | None = None
+        self.started_at = 0.0
+        self.ended_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Job {self.node.name}.{self.hook} of {self.item.data_id}>"
+
+
+class Batch:
+    """Samples that a replica runs together. `done(batch)` is called on the loop when it is over.
+
+    Then either `error` is set or `results` is what `process` returned, its length not yet checked.
+    """
+
+    __slots__ = ("attempt", "done", "ended_at", "error", "replica", "results", "samples", "started_at")
+
+    def __init__(self, samples: list[Sample], done: Callable[[Batch], None], attempt: int = 0) -> None:
+        self.samples = samples
+        self.done = done
+        self.attempt = attempt
+        self.replica = 0
+        self.results: Any = None
+        self.error: RequestError | None = None
+        self.started_at = 0.0
+        self.ended_at = 0.0
+
+    def values(self) -> list[Any]:
+        return [sample.value for sample in self.samples]
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self.samples)}, attempt {self.attempt}>"
+
+
+@dataclass(frozen=True)
+class LaneStatistics:
+    width: int
+    """Most Jobs that can run at once."""
+    alive: int
+    """Workers that can take a Job; less than `width` while one is being replaced."""
+    running: int
+    waiting: int
+    """Jobs handed in that no worker has taken yet."""
+    replaced: int
+    """Workers replaced so far."""
+
+
+class Lane(ABC):
+    """Runs hooks of single Items."""
+
+    width: int
+    """Most Jobs that can run at once."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Make the lane ready.
+
+        :raises LoadError: a hook of an Op cannot be run here; names the Op and the cure.
+        """
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Take a Job; never waits. A Job whose Item is dead when its turn comes is handed back unrun."""
+
+    def cancel(self, job: Job) -> None:  # noqa: B027  # most lanes cannot stop a running hook
+        """The Item of a Job handed in is dead; stop working on it where that can be done."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take no more; what runs may end."""
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait, within a bound, until nothing of the lane is left."""
+
+    @abstractmethod
+    def statistics(self) -> LaneStatistics: ...
+
+
+class Replica(ABC):
+    """One copy of an Op with its own model. Runs one Batch at a time."""
+
+    node: Node
+    index: int
+    device: str
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Load the model.
+
+        :raises LoadError: `load_model` raised.
+        """
+
+    @abstractmethod
+    def submit(self, batch: Batch) -> None:
+        """Run a Batch; only when the one before has been handed back."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take no more; the running Batch may end."""
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait, within a bound, until the replica's thread has ended."""

@@ -1,0 +1,89 @@
+"""Lane of a device: one thread for each replica of an Op, which loads its model and runs its batches."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from queue import SimpleQueue
+
+from asyncline.deadline import Clock
+from asyncline.engine.context import current
+from asyncline.engine.lanes.base import Batch, Replica
+from asyncline.engine.lanes.thread import Ending
+from asyncline.errors import LoadError, hook_error, public_message
+from asyncline.graph.plan import Node
+
+
+class ThreadReplica(Replica):
+    """A replica with a thread of its own. The loop is told once per batch."""
+
+    def __init__(self, node: Node, index: int, device: str, clock: Clock) -> None:
+        self.node = node
+        self.index = index
+        self.device = device
+        self._clock = clock
+        # Shallow: what init_op made is shared, `model` is the replica's own.
+        self._op = copy.copy(node.op)
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = Ending(1)
+        loaded: asyncio.Future[None] = self._loop.create_future()
+        name = f"asyncline {self.node.name} {self.index}"
+        threading.Thread(target=self._work, args=(loaded,), name=name, daemon=True).start()
+        await loaded
+
+    def submit(self, batch: Batch) -> None:
+        self._batches.put(batch)
+
+    def _work(self, loaded: asyncio.Future[None]) -> None:
+        error = self._load()
+        try:
+            self._loop.call_soon_threadsafe(_tell, loaded, error)
+            while error is None and (batch := self._batches.get()) is not None:
+                self._run(batch)
+                self._loop.call_soon_threadsafe(batch.done, batch)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits
+        self._op.model = None
+        self._ending.one_ended()
+
+    def _load(self) -> LoadError | None:
+        load = self._op.hook("load_model")
+        if load is None:
+            return None
+        try:
+            self._op.model = load(self.device)
+        except BaseException as error:  # a SystemExit of a hook must not end the thread silently
+            text = public_message(error)
+            outcome = LoadError(f"op {self.node.name!r} load_model: {type(error).__name__}: {text}")
+            outcome.__cause__ = error
+            return outcome
+        return None
+
+    def _run(self, batch: Batch) -> None:
+        current.set(None)
+        batch.started_at = self._clock()
+        try:
+            batch.results = self._op.hook("process")(batch.values())  # type: ignore[misc]  # the Op has it
+        except BaseException as error:  # a SystemExit of a hook must not end the thread
+            batch.error = hook_error(error, self.node.name, "process")
+        batch.ended_at = self._clock()
+
+    def close(self) -> None:
+        self._batches.put(None)
+
+    async def wait_closed(self) -> None:
+        if hasattr(self, "_ending"):
+            await self._ending.wait(f"replica {self.index} of op {self.node.name!r}")
+
+
+def _tell(loaded: asyncio.Future[None], error: LoadError | None) -> None:
+    if loaded.done():
+        return
+    if error is None:
+        loaded.set_result(None)
+    else:
+        loaded.set_exception(error)

@@ -1,0 +1,149 @@
+"""Lanes of the event loop: hooks that are `async def`, and plain ones of a few microseconds (`inline`)."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+
+from asyncline.deadline import Clock
+from asyncline.engine.context import current
+from asyncline.engine.lanes.base import Batch, Job, Lane, LaneStatistics, Replica
+from asyncline.errors import LoadError, OpError, hook_error, public_message
+from asyncline.graph.plan import Node
+
+WIDTH = 64
+"""Most Items of one Op in an async hook at once, where its `concurrency` does not say."""
+
+
+class InlineLane(Lane):
+    """Runs a Job right where it is handed in."""
+
+    width = 1
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def start(self) -> None:
+        pass
+
+    def submit(self, job: Job) -> None:
+        current.set(job.item)
+        job.started_at = self._clock()
+        try:
+            job.value = getattr(job.node.op, job.hook)(*job.args)
+        except Exception as error:
+            job.error = hook_error(error, job.node.name, job.hook)
+        job.ended_at = self._clock()
+        job.done(job)
+
+    def close(self) -> None:
+        pass
+
+    async def wait_closed(self) -> None:
+        pass
+
+    def statistics(self) -> LaneStatistics:
+        return LaneStatistics(1, 1, 0, 0, 0)
+
+
+class LoopLane(Lane):
+    """One task for each Job. The Op's `concurrency` bounds them; the lane itself does not."""
+
+    width = WIDTH
+
+    def __init__(self, tasks: asyncio.TaskGroup, clock: Clock) -> None:
+        self._tasks = tasks
+        self._clock = clock
+        self._running: dict[Job, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        pass
+
+    def submit(self, job: Job) -> None:
+        name = f"asyncline {job.node.name}.{job.hook} {job.item.data_id}"
+        self._running[job] = self._tasks.create_task(self._run(job), name=name)
+
+    def cancel(self, job: Job) -> None:
+        task = self._running.get(job)
+        if task is not None:
+            task.cancel()
+
+    async def _run(self, job: Job) -> None:
+        current.set(job.item)
+        job.started_at = self._clock()
+        try:
+            job.value = await getattr(job.node.op, job.hook)(*job.args)
+        except asyncio.CancelledError:
+            # Ours where the Item is dead; else the hook let an inner cancel escape.
+            job.error = OpError(f"op {job.node.name!r} {job.hook}: was cancelled")
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
+                raise
+        except Exception as error:
+            job.error = hook_error(error, job.node.name, job.hook)
+        finally:
+            del self._running[job]
+            job.ended_at = self._clock()
+            job.done(job)
+
+    def close(self) -> None:
+        pass
+
+    async def wait_closed(self) -> None:
+        tasks = tuple(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+    def statistics(self) -> LaneStatistics:
+        return LaneStatistics(self.width, self.width, len(self._running), 0, 0)
+
+
+class LoopReplica(Replica):
+    """A replica whose `process` is `async def`: one task for each Batch."""
+
+    def __init__(self, node: Node, index: int, device: str, tasks: asyncio.TaskGroup, clock: Clock) -> None:
+        self.node = node
+        self.index = index
+        self.device = device
+        self._tasks = tasks
+        self._clock = clock
+        self._op = copy.copy(node.op)
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        load = self._op.hook("load_model")
+        if load is None:
+            return
+        try:
+            loaded = load(self.device)
+            self._op.model = await loaded if asyncio.iscoroutine(loaded) else loaded
+        except Exception as error:
+            text = public_message(error)
+            raise LoadError(f"op {self.node.name!r} load_model: {type(error).__name__}: {text}") from error
+
+    def submit(self, batch: Batch) -> None:
+        name = f"asyncline {self.node.name}.process replica {self.index}"
+        self._running = self._tasks.create_task(self._run(batch), name=name)
+
+    async def _run(self, batch: Batch) -> None:
+        batch.started_at = self._clock()
+        try:
+            batch.results = await self._op.hook("process")(batch.values())  # type: ignore[misc]  # the Op has it
+        except asyncio.CancelledError:
+            batch.error = OpError(f"op {self.node.name!r} process: was cancelled")
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
+                raise
+        except Exception as error:
+            batch.error = hook_error(error, self.node.name, "process")
+        finally:
+            batch.ended_at = self._clock()
+            batch.done(batch)
+
+    def close(self) -> None:
+        pass
+
+    async def wait_closed(self) -> None:
+        if self._running is not None and not self._running.done():
+            self._running.cancel()
+            await asyncio.wait([self._running], timeout=1.0)

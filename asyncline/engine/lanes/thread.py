@@ -1,0 +1,101 @@
+"""Lane of threads: for hooks whose native code releases the GIL. No copy at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from queue import SimpleQueue
+
+from asyncline.deadline import Clock
+from asyncline.engine.context import current
+from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
+from asyncline.errors import hook_error
+
+log = logging.getLogger("asyncline.engine")
+
+JOIN_S = 1.0
+"""How long a stop waits for a thread that is still in a hook; being a daemon, it ends with the process."""
+
+
+class Ending:
+    """Lets the loop wait for threads to end, without a thread to wait in."""
+
+    def __init__(self, count: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._left = count
+        self._all = asyncio.Event()
+
+    def one_ended(self) -> None:
+        """Called by a thread as its last act."""
+        try:
+            self._loop.call_soon_threadsafe(self._count)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits
+
+    def _count(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._all.set()
+
+    async def wait(self, what: str) -> None:
+        try:
+            async with asyncio.timeout(JOIN_S):
+                await self._all.wait()
+        except TimeoutError:
+            log.warning("%s is still in a hook; it is left behind", what)
+
+
+class ThreadLane(Lane):
+    """`width` threads that share one queue of Jobs, oldest first. Hooks of one Op may run in several at once."""
+
+    def __init__(self, width: int, clock: Clock) -> None:
+        self.width = width
+        self._clock = clock
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._running = 0
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = Ending(self.width)
+        for number in range(self.width):
+            threading.Thread(target=self._work, name=f"asyncline cpu {number}", daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        self._running += 1
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._run(job)
+            try:
+                self._loop.call_soon_threadsafe(self._hand_back, job)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits
+        self._ending.one_ended()
+
+    def _run(self, job: Job) -> None:
+        job.started_at = job.ended_at = self._clock()
+        if job.item.done:
+            return
+        current.set(job.item)
+        try:
+            job.value = getattr(job.node.op, job.hook)(*job.args)
+        except BaseException as error:  # a SystemExit of a hook must not end the thread
+            job.error = hook_error(error, job.node.name, job.hook)
+        job.ended_at = self._clock()
+
+    def _hand_back(self, job: Job) -> None:
+        self._running -= 1
+        job.done(job)
+
+    def close(self) -> None:
+        for _ in range(self.width):
+            self._jobs.put(None)
+
+    async def wait_closed(self) -> None:
+        await self._ending.wait("a thread of the CPU lane")
+
+    def statistics(self) -> LaneStatistics:
+        waiting = self._jobs.qsize()
+        return LaneStatistics(self.width, self.width, max(0, self._running - waiting), waiting, 0)

@@ -1,0 +1,317 @@
+"""Runner: one Op at work.
+
+    Channel → preprocess → Batcher → process → postprocess → the consumers' Channels
+              CPU lane               replica   CPU lane
+
+The three hooks are pipelined: while a batch runs, the next Items are preprocessed, up to what the
+replicas can take soon. Everything here runs on the loop, by calls and callbacks; nothing awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Hashable
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+from asyncline.engine.batching import Batcher
+from asyncline.engine.channel import Channel
+from asyncline.engine.context import current
+from asyncline.engine.item import Item
+from asyncline.engine.lanes.base import Batch, Job, Lane, Replica
+from asyncline.engine.lanes.loop import InlineLane
+from asyncline.engine.visit import OpLimit, Sample, Visit
+from asyncline.errors import BadRequest, OpError, ProductError, RequestError, hook_error
+from asyncline.graph.outcomes import Each, Reply, Skip
+from asyncline.graph.plan import STAGES, Node
+
+if TYPE_CHECKING:
+    from asyncline.engine.engine import Engine
+
+WAIT, PRE, MID, POST = range(len(STAGES))
+
+BATCHES_AHEAD = 4
+"""How many batches for each replica may lie preprocessed: enough to fill one bucket among several."""
+
+_OUTCOMES = frozenset({Each, Skip, Reply})
+
+
+class Runner:
+    """One Op at work: takes Items from its Channel, hands results to the Engine."""
+
+    def __init__(
+        self, engine: Engine, node: Node, pre_lane: Lane | None, post_lane: Lane | None, replicas: list[Replica]
+    ) -> None:
+        self.engine = engine
+        self.node = node
+        self.channel = Channel(node.channel_size)
+        self.replicas = replicas
+        self.batcher: Batcher[Sample] = Batcher(node.settings.batch_size, node.settings.max_delay_ms / 1e3)
+        #: Whether the Engine is about to call `pump`.
+        self.awake = False
+        self._clock = engine.clock
+        self._times = len(STAGES) * node.index
+        self._lanes = {"preprocess": pre_lane, "postprocess": post_lane}
+        op = node.op
+        self._pre: Callable[..., Any] | None = op.hook("preprocess")
+        self._post: Callable[..., Any] | None = op.hook("postprocess")
+        self._bucket: Callable[[Any], Hashable] | None = op.hook("bucket")
+        self._has_process = op.hook("process") is not None
+        #: The whole Op is calls on the loop: no Visit and no Job is needed.
+        self._is_inline = (
+            not self._has_process
+            and node.settings.timeout_ms is None
+            and all(lane is None or isinstance(lane, InlineLane) for lane in self._lanes.values())
+        )
+        self._free = list(replicas)
+        self._timer: asyncio.TimerHandle | None = None
+        self._preparing = 0
+        self._preparing_most = self._width(pre_lane)
+        self._ahead_most = BATCHES_AHEAD * node.settings.batch_size * len(replicas) if replicas else sys.maxsize
+
+    def _width(self, lane: Lane | None) -> int:
+        if not self._has_process and self.node.settings.concurrency is not None:
+            return self.node.settings.concurrency
+        # Twice as many as can run, so that no worker waits for the loop between two Jobs.
+        return 1 if lane is None else 2 * lane.width
+
+    def put(self, item: Item, now: float) -> None:
+        """All inputs of `item` are there."""
+        item.times[self._times + WAIT] = now
+        self.channel.put_nowait(item)
+        self.engine.wake(self)
+
+    def pump(self) -> None:
+        """Start what can be started."""
+        while not self.channel.empty() and self._has_room():
+            item = self.channel.get_nowait()
+            if item.done:
+                continue
+            now = self._clock()
+            if now >= item.expires_at:
+                item.expire()
+                continue
+            times = item.times
+            times[self._times + WAIT] = now - times[self._times + WAIT]
+            if self._is_inline:
+                self._run_inline(item, now)
+            else:
+                self._begin(item, now)
+        if self._free and len(self.batcher):
+            self._feed()
+
+    def _has_room(self) -> bool:
+        return self._preparing < self._preparing_most and self._preparing + len(self.batcher) < self._ahead_most
+
+    def _run_inline(self, item: Item, now: float) -> None:
+        values = item.values
+        args = [values[slot] for slot in self.node.input_slots]
+        current.set(item)
+        hook = "preprocess"
+        try:
+            if self._pre is not None:
+                value = self._pre(*args)
+                if type(value) in _OUTCOMES:
+                    if type(value) is Reply:
+                        item.resolve(value.value)
+                        return
+                    value = value.samples if type(value) is Each else value.value
+                ended = self._clock()
+                item.times[self._times + PRE] = ended - now
+            else:
+                value, ended = args[0] if len(args) == 1 else tuple(args), now
+            if self._post is not None:
+                hook, now = "postprocess", ended
+                value = self._post(value, *args)
+                ended = self._clock()
+                item.times[self._times + POST] = ended - now
+                if type(value) is Reply:
+                    item.resolve(value.value)
+                    return
+        except Exception as error:
+            self._fail(item, hook_error(error, self.node.name, hook))
+            return
+        self._deliver(item, value, ended)
+
+    def _begin(self, item: Item, now: float) -> None:
+        expires_at, limit = item.expires_at, None
+        if self.node.settings.timeout_ms is not None:
+            expires_at = min(expires_at, now + self.node.settings.timeout_ms / 1e3)
+            limit = OpLimit(item, self.node.name, self.node.settings.timeout_ms)
+            self.engine.expiry.add(expires_at, limit)
+        visit = Visit(item, tuple(item.values[slot] for slot in self.node.input_slots), expires_at, limit)
+        if self._pre is None:
+            args = visit.args
+            self._prepared(visit, args[0] if len(args) == 1 else args, now)
+            return
+        self._preparing += 1
+        self._call("preprocess", visit, visit.args, self._after_preprocess)
+
+    def _call(self, hook: str, visit: Visit, args: tuple[Any, ...], done: Callable[[Job], None]) -> None:
+        """Run a hook in its lane; `done` is called in any case, perhaps at once."""
+        lane = self._lanes[hook]
+        assert lane is not None
+        job = Job(lane, self.node, hook, visit, args, done)
+        visit.item.jobs.add(job)
+        lane.submit(job)
+
+    def _over(self, job: Job, stage: int) -> bool:
+        """Note a Job's time; True if its Item goes on."""
+        item = job.item
+        item.jobs.discard(job)
+        if item.done:
+            return False
+        item.times[self._times + stage] += job.ended_at - job.started_at
+        if job.error is not None:
+            self._fail(item, job.error)
+        elif type(job.value) is Reply:
+            item.resolve(job.value.value)
+        elif job.ended_at >= job.expires_at:
+            job.visit.expire()
+        else:
+            return True
+        return False
+
+    def _after_preprocess(self, job: Job) -> None:
+        self._preparing -= 1
+        if self._over(job, PRE):
+            self._prepared(job.visit, job.value, job.ended_at)
+        self.engine.wake(self)
+        self.engine.turn()
+
+    def _prepared(self, visit: Visit, value: Any, now: float) -> None:
+        kind = type(value)
+        if kind is Skip:
+            self._processed(visit, value.value, now)
+            return
+        visit.many = kind is Each
+        if not self._has_process:
+            self._processed(visit, value.samples if visit.many else value, now)
+            return
+        values = value.samples if visit.many else [value]
+        if not values:
+            self._processed(visit, [], now)
+            return
+        visit.results = [None] * len(values)
+        visit.samples_left = len(values)
+        visit.ready_at = now
+        try:
+            for index, sample in enumerate(values):
+                bucket = None if self._bucket is None else self._bucket(sample)
+                self.batcher.put(Sample(visit, index, sample, bucket, now))
+        except Exception as error:
+            self._fail(visit.item, hook_error(error, self.node.name, "bucket"))
+            return
+        self.engine.wake(self)
+
+    def _feed(self) -> None:
+        """Give free replicas the batches that are ready."""
+        now = self._clock()
+        while self._free:
+            samples = self.batcher.close(now)
+            if not samples:
+                break
+            for sample in samples:
+                visit = sample.visit
+                if not visit.started_at:
+                    visit.started_at = now
+                    visit.item.times[self._times + WAIT] += now - visit.ready_at
+            self._run_batch(Batch(samples, self._after_process))
+        if self._free and self._timer is None and (ready_at := self.batcher.ready_at()) is not None:
+            # Only where max_delay_ms asks a free replica to wait.
+            self._timer = self.engine.loop.call_at(ready_at, self._feed_later)
+
+    def _feed_later(self) -> None:
+        self._timer = None
+        self.engine.wake(self)
+        self.engine.turn()
+
+    def _run_batch(self, batch: Batch) -> None:
+        replica = self._free.pop()
+        batch.replica = replica.index
+        replica.submit(batch)
+
+    def _after_process(self, batch: Batch) -> None:
+        self._free.append(self.replicas[batch.replica])
+        if self.engine.hooks.batch_done:
+            self.engine.hooks.emit(self.engine.hooks.batch_done, self.node, batch)
+        if batch.error is None:
+            self._settle(batch)
+        elif batch.attempt < self.node.settings.retry and not isinstance(batch.error, (BadRequest, ProductError)):
+            alive = [sample for sample in batch.samples if not sample.dead]
+            if alive:
+                self._run_batch(Batch(alive, self._after_process, batch.attempt + 1))
+        else:
+            for sample in batch.samples:
+                self._fail_sample(sample, copy(batch.error), batch.ended_at)
+        self.engine.wake(self)
+        self.engine.turn()
+
+    def _settle(self, batch: Batch) -> None:
+        try:
+            results = None if batch.results is None else list(batch.results)
+        except TypeError:
+            results = None
+        if results is None or len(results) != len(batch.samples):
+            got = type(batch.results).__name__ if results is None else f"{len(results)} results"
+            for sample in batch.samples:
+                text = f"op {self.node.name!r} process: expected {len(batch.samples)} results, got {got}"
+                self._fail_sample(sample, OpError(text), batch.ended_at)
+            return
+        for sample, result in zip(batch.samples, results, strict=True):
+            visit = sample.visit
+            if visit.item.done:
+                continue
+            if isinstance(result, BaseException):
+                self._fail_sample(sample, hook_error(result, self.node.name, "process"), batch.ended_at)
+            elif type(result) is Reply:
+                visit.item.resolve(result.value)
+            else:
+                visit.results[sample.index] = result
+                visit.samples_left -= 1
+                if not visit.samples_left:
+                    visit.item.times[self._times + MID] = batch.ended_at - visit.started_at
+                    self._processed(visit, visit.results if visit.many else result, batch.ended_at)
+
+    def _fail_sample(self, sample: Sample, error: RequestError, now: float) -> None:
+        item = sample.visit.item
+        if not item.done:
+            item.times[self._times + MID] = now - sample.visit.started_at
+            self._fail(item, error)
+
+    def _processed(self, visit: Visit, result: Any, now: float) -> None:
+        if self._post is None:
+            self._leave(visit, result, now)
+        else:
+            self._call("postprocess", visit, (result, *visit.args), self._after_postprocess)
+
+    def _after_postprocess(self, job: Job) -> None:
+        if self._over(job, POST):
+            self._leave(job.visit, job.value, job.ended_at)
+            self.engine.turn()
+
+    def _leave(self, visit: Visit, value: Any, now: float) -> None:
+        if visit.limit is not None:
+            self.engine.expiry.discard(visit.expires_at, visit.limit)
+        self._deliver(visit.item, value, now)
+
+    def _deliver(self, item: Item, value: Any, now: float) -> None:
+        if now >= item.expires_at:
+            item.expire()
+            return
+        if self.engine.hooks.op_done:
+            self.engine.hooks.emit(self.engine.hooks.op_done, self.node, item)
+        self.engine.deliver(item, self.node, value, now)
+
+    def _fail(self, item: Item, error: RequestError) -> None:
+        if self.engine.hooks.op_failed:
+            self.engine.hooks.emit(self.engine.hooks.op_failed, self.node, item, error)
+        item.fail(error)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Runner {self.node.name!r} {self.channel!r} {self.batcher!r} {len(self._free)} free>"

@@ -1,0 +1,198 @@
+"""Every error asyncline raises, and the neutral `code` that each transport maps to its own status.
+
+    AsynclineError
+    ├── GraphError            a graph that cannot run; raised at import, names the Op and the cure
+    ├── SettingsError         a setting that is unknown or out of range; names the key and its source
+    ├── LoadError             an app, an Op or a model that cannot be loaded
+    └── RequestError          the outcome of one Item
+        ├── BadRequest        the client's: syntax, schema, dtype, shape
+        ├── NotFound          the client's: no such graph or route
+        ├── Unauthenticated   the client's: no token, or a wrong one
+        ├── TooLarge          the client's: over a size limit
+        ├── Unsupported       the client's: media type or encoding
+        ├── BadImage          the client's: bytes that are no image, or too large an image
+        ├── SlowClient        the client's: its body did not arrive in time
+        ├── Cancelled         the client left, or the caller gave up
+        ├── ProductError      the business's own answer, with its own code
+        ├── Overloaded        ours: refused at the door, with the seconds to wait
+        ├── Unavailable       ours: starting, draining, or an Op that is out of order
+        ├── DeadlineExceeded  the deadline passed, at whatever stage
+        ├── OpError           a hook raised, or returned what it may not
+        └── WorkerCrashed     the process that ran a hook died under it
+
+A client's fault never has a code that a transport shows as a server's fault.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+MESSAGE_BYTES = 400
+"""Most bytes of a message: an error body with its code and request id stays under 512."""
+
+_PATH = re.compile(r"(?<![\w/:])(?:/[\w.@+\-]+){2,}/?")
+
+
+class AsynclineError(Exception):
+    """Base of all errors of asyncline."""
+
+
+class GraphError(AsynclineError):
+    """A graph that cannot run. Whose fault: the graph's author."""
+
+
+class SettingsError(AsynclineError):
+    """A setting that is unknown, of a wrong type or out of range."""
+
+
+class LoadError(AsynclineError):
+    """An app, an Op or a model that could not be loaded."""
+
+
+class RequestError(AsynclineError):
+    """The outcome of an Item that has no answer.
+
+    `code` is the transport-neutral outcome; `message` says what was wrong and where.
+    """
+
+    code: str | int = "op_error"
+    traceback: str = ""
+    """For the log only: where a hook raised in another process."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def at(self, op: str, hook: str) -> RequestError:
+        """Name the Op and hook that raised it, once."""
+        if not self.message.startswith("op "):
+            self.message = f"op {op!r} {hook}: {self.message}"
+        return self
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__)
+
+
+def _rebuild(kind: type[RequestError], state: dict[str, Any]) -> RequestError:
+    error = kind.__new__(kind)
+    error.args = (state.get("message", ""),)
+    error.__dict__.update(state)
+    return error
+
+
+class BadRequest(RequestError):
+    """Expected error: what the client sent does not fit the graph's fields."""
+
+    code = "bad_request"
+
+
+class NotFound(RequestError):
+    """Expected error: there is no such graph or route."""
+
+    code = "not_found"
+
+
+class Unauthenticated(RequestError):
+    """Expected error: the bearer token is missing or wrong."""
+
+    code = "unauthenticated"
+
+
+class TooLarge(RequestError):
+    """Expected error: the client sent more bytes than the limit."""
+
+    code = "too_large"
+
+
+class Unsupported(RequestError):
+    """Expected error: a media type or content encoding that is not accepted."""
+
+    code = "unsupported"
+
+
+class BadImage(RequestError):
+    """Expected error: bytes that cannot be decoded as an image, or an image over the limits."""
+
+    code = "bad_image"
+
+
+class SlowClient(RequestError):
+    """Expected error: the body did not arrive in time."""
+
+    code = "slow_client"
+
+
+class Cancelled(RequestError):
+    """The client disconnected, or the caller of `submit` was cancelled. Nobody reads this error."""
+
+    code = "cancelled"
+
+
+class ProductError(RequestError):
+    """The business's own refusal, raised by a hook; `code` is the business's own number or word."""
+
+    def __init__(self, code: int | str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def at(self, op: str, hook: str) -> RequestError:
+        return self
+
+
+class Overloaded(RequestError):
+    """Refused at the door. `retry_after_s` is when trying again makes sense, in seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(RequestError):
+    """The server is starting or draining."""
+
+    code = "unavailable"
+    retry_after_s = 1
+
+
+class DeadlineExceeded(RequestError):
+    """The Item's deadline, or the `timeout_ms` of an Op, passed."""
+
+    code = "deadline"
+
+
+class OpError(RequestError):
+    """A hook raised or returned what it may not. Whose fault: the Op's author."""
+
+    code = "op_error"
+
+
+class WorkerCrashed(RequestError):
+    """The worker process died, or was killed, while it ran a hook of this Item."""
+
+    code = "worker_crashed"
+
+
+def public_message(error: BaseException) -> str:
+    """What a client may read of `error`: one line without file system paths, at most 400 bytes."""
+    text = str(error).strip() or type(error).__name__
+    text = _PATH.sub("<path>", " ".join(text.split()))
+    if len(text.encode()) <= MESSAGE_BYTES:
+        return text
+    return text.encode()[: MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
+
+
+def hook_error(error: BaseException, op: str, hook: str) -> RequestError:
+    """Translate whatever a hook raised into the outcome of the Item it was working on."""
+    if isinstance(error, RequestError):
+        return error.at(op, hook)
+    text = str(error).strip()
+    name = type(error).__name__
+    outcome = OpError(f"op {op!r} {hook}: {name}: {text}" if text else f"op {op!r} {hook}: {name}")
+    outcome.__cause__ = error
+    return outcome

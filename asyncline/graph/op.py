@@ -1,0 +1,197 @@
+"""Op: one step of a pipeline, written by the user."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from asyncline.errors import GraphError, SettingsError
+from asyncline.graph.request import Input, Request
+from asyncline.settings import Cpu, OpSettings, check_op_settings
+
+HOOKS = ("preprocess", "process", "postprocess")
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Op(Input):
+    """One step: `preprocess` (one request), `process` (one batch), `postprocess` (one request).
+
+    Any of the three may be absent, and any may be `async def`. The other hooks are `init_op(self)`,
+    `load_model(self, device)` and `bucket(self, sample)`. Wiring is by call: `Detect(page, batch_size=2)`.
+
+    A subclass with its own `__init__` passes the inputs and the settings on:
+    `def __init__(self, *inputs, threshold=0.5, **settings): super().__init__(*inputs, **settings)`.
+    Its arguments have to be picklable where hooks run in the CPU pool: a worker makes its own Op from them.
+    """
+
+    model: Any = None
+    """What `load_model` returned, in the thread that runs `process`."""
+
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    _settings_in_class: ClassVar[dict[str, Any]] = {}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Op:
+        self = super().__new__(cls)
+        self._arguments = (args, kwargs)
+        return self
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # From every class in between, nearest last: a mixin may carry settings too.
+        cls._settings_in_class = {
+            key: vars(base)[key]
+            for base in reversed(cls.__mro__)
+            if base is not Op
+            for key in OpSettings.model_fields
+            if key in vars(base)
+        }
+
+    def __init__(self, *inputs: Input, name: str | None = None, **settings: Any) -> None:
+        self.name = snake_case(type(self).__name__) if name is None else name
+        if not _NAME.fullmatch(self.name):
+            raise GraphError(f"op {self.name!r}: a name has letters, digits and underscores only")
+        self.code_settings = {**self._settings_in_class, **settings}
+        try:
+            #: The settings in force: those of the code until an Engine merges in the other sources.
+            self.settings: OpSettings = check_op_settings(self.name, self.code_settings)
+        except SettingsError as error:
+            raise GraphError(str(error)) from error
+        if not inputs:
+            raise GraphError(f"op {self.name!r} has no input: pass an Op, request.field or the Request")
+        for position, value in enumerate(inputs, 1):
+            if not isinstance(value, Input):
+                raise GraphError(f"op {self.name!r}: input {position} is {value!r}; expected an Op or request.field")
+        self.inputs = inputs
+        self.request = inputs[0].request
+        if any(value.request is not self.request for value in inputs):
+            raise GraphError(f"op {self.name!r}: its inputs come from different Requests")
+        self._check_hooks()
+        self.request.consumers.add(self)
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """The bound hook of that name, or None where the Op has none."""
+        return getattr(self, name, None)
+
+    def _check_hooks(self) -> None:
+        count = len(self.inputs)
+        names = ", ".join(value._label() for value in self.inputs)
+        for hook, expected, got in (
+            ("preprocess", count, f"{_values(count)} ({names})"),
+            ("process", 1, "one batch: a list of samples"),
+            ("postprocess", count + 1, f"the result and {_values(count)} ({names})"),
+        ):
+            function = self.hook(hook)
+            if function is not None and not _accepts(function, expected):
+                raise GraphError(f"op {self.name!r}: {hook}{inspect.signature(function)} does not fit: it gets {got}")
+        if self.hook("process") is None:
+            for key in ("batch_size", "max_delay_ms", "retry"):
+                if self.code_settings.get(key):
+                    raise GraphError(
+                        f"op {self.name!r}: {key} without `process`: only `process` takes batches; "
+                        "write process(self, batch) or remove the setting"
+                    )
+            if self.hook("preprocess") is None and self.hook("postprocess") is None:
+                raise GraphError(f"op {self.name!r} has no hook: write preprocess, process or postprocess")
+
+    def _label(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {', '.join(value._label() for value in self.inputs)}>"
+
+
+def op(*, cpu: Cpu = "process", **settings: Any) -> Callable[[_Function], type[Op]]:
+    """Make an Op of a function: its only hook is `preprocess`.
+
+    `@op(cpu="inline")` over `def combine(bow, cnn)` lets the graph say `combine(bow, cnn)`.
+    """
+
+    def make(function: _Function) -> type[Op]:
+        def run(self: Op, *values: Any) -> Any:
+            return function(*values)
+
+        async def run_async(self: Op, *values: Any) -> Any:
+            return await function(*values)
+
+        preprocess: Any = run_async if inspect.iscoroutinefunction(function) else run
+        # The wiring is checked against the function's own parameters.
+        signature = inspect.signature(function)
+        me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        preprocess.__signature__ = signature.replace(parameters=[me, *signature.parameters.values()])
+        preprocess.__wrapped_code__ = function.__code__  # read by the loop guard
+        return type(
+            function.__name__,
+            (Op,),
+            {
+                "__module__": function.__module__,
+                "__qualname__": function.__qualname__,
+                "__doc__": function.__doc__,
+                "preprocess": preprocess,
+                "cpu": cpu,
+                **settings,
+            },
+        )
+
+    return make
+
+
+class Placeholder(Input):
+    """Stands for an input where an Op is made again in a worker process."""
+
+    def __init__(self) -> None:
+        self.request = Request()
+
+    def _label(self) -> str:
+        return "input"
+
+
+def recipe(made: Op) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments to make `made` again elsewhere; markers stand for its inputs."""
+    args, kwargs = made._arguments
+    return tuple(map(_mark, args)), {key: _mark(value) for key, value in kwargs.items()}
+
+
+def remake(cls: type[Op], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op:
+    """Make an Op from its class and `recipe`."""
+    stand_in = Placeholder()
+
+    def fill(value: Any) -> Any:
+        return stand_in if value is _Marker.INPUT else value
+
+    return cls(*map(fill, args), **{key: fill(value) for key, value in kwargs.items()})
+
+
+class _Marker(enum.Enum):
+    """Stands for an input in a recipe; an enum member stays itself through pickle."""
+
+    INPUT = "input"
+
+
+def _mark(value: Any) -> Any:
+    return _Marker.INPUT if isinstance(value, Input) else value
+
+
+def snake_case(name: str) -> str:
+    """`TextLines` is `text_lines`, `OCRPage` is `ocr_page`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def is_async(hook: Callable[..., Any] | None) -> bool:
+    return hook is not None and inspect.iscoroutinefunction(hook)
+
+
+def _accepts(function: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _values(count: int) -> str:
+    return "one value" if count == 1 else f"{count} values"

@@ -1,0 +1,119 @@
+"""Plan: a Graph with its settings in force, in the form that an Engine runs.
+
+Values of an Item lie in a list of slots: first the request's (the whole payload, or one slot for each
+field), then one for each Op in topological order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from asyncline.errors import GraphError
+from asyncline.graph.graph import Graph
+from asyncline.graph.op import HOOKS, Op, is_async
+from asyncline.graph.request import FieldInput, Input
+from asyncline.settings import OpSettings, Settings
+
+STAGES = ("wait", "pre", "mid", "post")
+"""Where an Item spends its time at an Op: in its Channel and in a forming batch, then in the three hooks."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One Op in its place in the graph."""
+
+    index: int
+    """Place among the Ops, from 0, in topological order."""
+    slot: int
+    """Where its value lies."""
+    op: Op
+    settings: OpSettings
+    channel_size: int
+    input_slots: tuple[int, ...]
+    waits_for: int
+    """How many of its inputs are other Ops (counted once for each edge)."""
+    consumers: tuple[int, ...]
+    """Indices of the Ops that take its value, one for each edge."""
+    output: bool
+
+    @property
+    def name(self) -> str:
+        return self.op.name
+
+    def lane(self, hook: str) -> str | None:
+        """Where that hook runs: loop (async), inline, thread, process or device; None where the Op lacks it."""
+        function = self.op.hook(hook)
+        if function is None:
+            return None
+        if is_async(function):
+            return "loop"
+        if hook == "process":
+            return "device"
+        return self.settings.cpu
+
+    @cached_property
+    def lanes(self) -> dict[str, str]:
+        """The lane of each hook that the Op has."""
+        return {hook: lane for hook in HOOKS if (lane := self.lane(hook)) is not None}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an Engine runs."""
+
+    graph: Graph
+    settings: Settings
+    nodes: tuple[Node, ...]
+    entry: tuple[int, ...]
+    """Indices of the Ops that take request values only, so can start at once."""
+    outputs: tuple[tuple[str | None, int], ...]
+    """The name and the slot of every output."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """Most Items in the graph. An Item is at most once in a Channel, so Channels of that size cannot
+        fill up, and the token taken at the door is the only back-pressure: joins cannot deadlock."""
+        return min(self.settings.service.max_in_flight, *(node.channel_size for node in self.nodes))
+
+
+def plan(graph: Graph, settings: Settings) -> Plan:
+    """Lay out `graph` with `settings`.
+
+    :raises GraphError: the settings do not fit the graph.
+    """
+    slots: dict[Input, int] = {graph.request: 0}
+    for slot, name in enumerate(graph.request.fields):
+        slots[getattr(graph.request, name)] = slot
+    first = max(1, len(graph.request.fields))
+    slots |= {op: first + index for index, op in enumerate(graph.ops)}
+    nodes = []
+    for index, op in enumerate(graph.ops):
+        mine = settings.op[op.name]
+        if mine.batch_size > 1 and op.hook("process") is None:
+            raise GraphError(f"op {op.name!r}: batch_size without `process`: only `process` takes batches")
+        for value in op.inputs:
+            if value is graph.request and graph.request.fields:
+                raise GraphError(f"op {op.name!r} takes the whole Request, which has fields: take request.field")
+        nodes.append(
+            Node(
+                index=index,
+                slot=first + index,
+                op=op,
+                settings=mine,
+                channel_size=mine.channel_size or settings.dag.channel_size,
+                input_slots=tuple(slots[value] for value in op.inputs),
+                waits_for=sum(not isinstance(value, FieldInput) and value is not graph.request for value in op.inputs),
+                consumers=tuple(
+                    other for other, taker in enumerate(graph.ops) for value in taker.inputs if value is op
+                ),
+                output=op in graph.response.outputs.values(),
+            )
+        )
+    return Plan(
+        graph=graph,
+        settings=settings,
+        nodes=tuple(nodes),
+        entry=tuple(node.index for node in nodes if not node.waits_for),
+        outputs=tuple((name, slots[value]) for name, value in graph.response.outputs.items()),
+    )

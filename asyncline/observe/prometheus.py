@@ -1,0 +1,95 @@
+"""`/metrics`: the Statistics in Prometheus's text format, rendered when asked, free until then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from asyncline.engine.engine import Engine
+from asyncline.graph.plan import STAGES
+from asyncline.observe.statistics import Histogram, Statistics
+
+
+class Metrics(Collector):
+    """Renders what `statistics` counted of `engine`, and its state now."""
+
+    def __init__(self, engine: Engine, statistics: Statistics) -> None:
+        self._engine = engine
+        self._statistics = statistics
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def render(self) -> bytes:
+        return bytes(generate_latest(self._registry))
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._requests()
+        yield from self._ops()
+        yield from self._state()
+
+    def _requests(self) -> Iterator[Metric]:
+        counted = self._statistics
+        outcomes = CounterMetricFamily("asyncline_requests", "Requests that had an outcome, by code.", labels=["code"])
+        for code, count in counted.outcomes.items():
+            outcomes.add_metric([code], count)
+        yield outcomes
+        rejected = CounterMetricFamily("asyncline_rejected", "Requests refused at the door.", labels=["reason"])
+        for reason, count in counted.rejections.items():
+            rejected.add_metric([reason], count)
+        yield rejected
+        seconds = HistogramMetricFamily("asyncline_request_seconds", "Time from admission to outcome.")
+        _add(seconds, [], counted.request_seconds)
+        yield seconds
+
+    def _ops(self) -> Iterator[Metric]:
+        seconds = HistogramMetricFamily(
+            "asyncline_op_seconds", "Time of a request at an Op, by stage.", labels=["op", "stage"]
+        )
+        errors = CounterMetricFamily("asyncline_op_errors", "Requests that an Op failed.", labels=["op", "code"])
+        size = HistogramMetricFamily("asyncline_batch_size", "Samples in a batch.", labels=["op"])
+        run = HistogramMetricFamily("asyncline_batch_seconds", "Time of a batch in process().", labels=["op"])
+        for name, op in zip(self._statistics.names, self._statistics.ops, strict=True):
+            for stage, histogram in zip(STAGES, op.seconds, strict=True):
+                if histogram.count:
+                    _add(seconds, [name, stage], histogram)
+            for code, count in op.errors.items():
+                errors.add_metric([name, code], count)
+            if op.batch_size.count:
+                _add(size, [name], op.batch_size)
+                _add(run, [name], op.batch_seconds)
+        yield from (seconds, errors, size, run)
+
+    def _state(self) -> Iterator[Metric]:
+        now = self._engine.statistics()
+        yield GaugeMetricFamily("asyncline_in_flight", "Requests in flight.", value=now.in_flight)
+        yield GaugeMetricFamily("asyncline_in_flight_bytes", "Request bytes in flight.", value=now.nbytes)
+        ready = float(self._engine.problem() is None)
+        yield GaugeMetricFamily("asyncline_ready", "1 while requests are served.", value=ready)
+        depth = GaugeMetricFamily("asyncline_channel_depth", "Items waiting in front of an Op.", labels=["op"])
+        for name, channel in now.channels.items():
+            depth.add_metric([name], channel.depth)
+        yield depth
+        alive = GaugeMetricFamily("asyncline_lane_workers", "Workers of a CPU lane that are alive.", labels=["lane"])
+        running = GaugeMetricFamily("asyncline_lane_running", "Hooks running in a lane.", labels=["lane"])
+        waiting = GaugeMetricFamily("asyncline_lane_waiting", "Hooks waiting for a worker of a lane.", labels=["lane"])
+        for name, lane in now.lanes.items():
+            alive.add_metric([name], lane.alive)
+            running.add_metric([name], lane.running)
+            waiting.add_metric([name], lane.waiting)
+        yield from (alive, running, waiting)
+        lost = self._statistics.workers_lost
+        yield CounterMetricFamily("asyncline_workers_lost", "Pool processes that died or were killed.", value=lost)
+        blocked = self._statistics.blockages
+        yield CounterMetricFamily("asyncline_loop_blocked", "Times that a hook blocked the event loop.", value=blocked)
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+    bounds = [*map(str, histogram.bounds), "+Inf"]
+    family.add_metric(labels, list(zip(bounds, accumulate(histogram.counts), strict=True)), histogram.sum)

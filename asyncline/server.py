@@ -1,0 +1,150 @@
+"""Server: the whole life of a serving process, on one page.
+
+listen → load models → ready → first signal: not ready, stop accepting, drain → exit
+                               second signal: exit at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import uvloop
+from rich.console import Console
+
+from asyncline.engine.engine import Engine
+from asyncline.errors import LoadError, SettingsError
+from asyncline.graph.graph import Graph
+from asyncline.observe.log import Log
+from asyncline.observe.progress import Progress
+from asyncline.observe.prometheus import Metrics
+from asyncline.observe.statistics import Statistics
+from asyncline.settings import Settings
+from asyncline.transports.rest.example import curl
+from asyncline.transports.rest.transport import RestTransport
+
+EXIT_OK = 0
+EXIT_LOAD = 1
+EXIT_ABORTED = 75
+"""The drain ended with requests in flight."""
+EXIT_CONFIG = 78
+
+LOOPBACK = ("127.", "localhost", "::1")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+UVLOOP = (0, 23)
+"""Earlier versions can hand one client's bytes to another: a cancelled connect closes a descriptor twice."""
+
+
+def serve(graph: Graph, settings: Settings, console: Console) -> int:
+    """Serve `graph` until a signal; returns the exit code.
+
+    :raises SettingsError: the settings are unsafe or cannot work here.
+    :raises LoadError: an Op or a model cannot be loaded, or the address is taken.
+    """
+    found = version("uvloop")
+    if tuple(map(int, found.split(".")[:2])) < UVLOOP:
+        raise SettingsError(f"uvloop {found} is unsafe: pip install 'uvloop>=0.23.0'")
+    return uvloop.run(Server(graph, settings, console).run())
+
+
+class Server:
+    """One Engine and its transports, in this process."""
+
+    def __init__(self, graph: Graph, settings: Settings, console: Console) -> None:
+        self.engine = Engine(graph, settings)
+        self._settings = settings
+        self._console = console
+        statistics = Statistics(self.engine.plan)
+        for observer in (statistics, Log()):
+            self.engine.hooks.add(observer)
+        metrics = Metrics(self.engine, statistics)
+        self.transport = RestTransport(self.engine, settings.service, metrics.render)
+
+    async def run(self) -> int:
+        """Serve until a signal; returns the exit code."""
+        stop = asyncio.Event()
+        with _signals(stop):
+            try:
+                await self._listen()
+                if not await self._load(stop):
+                    return EXIT_OK
+                self._announce()
+                await stop.wait()
+            finally:
+                drained = await self._shut_down()
+        return EXIT_OK if drained else EXIT_ABORTED
+
+    async def _listen(self) -> None:
+        # Before the models: a port that is taken shows at once, and probes see "starting".
+        try:
+            await self.transport.start()
+        except (OSError, ssl.SSLError) as error:
+            service = self._settings.service
+            raise LoadError(f"cannot listen on {service.host}:{service.http_port}: {_reason(error)}") from error
+
+    async def _load(self, stop: asyncio.Event) -> bool:
+        """Start the Engine; False when a signal came first."""
+        progress = Progress(self.engine.plan, self._console)
+        self.engine.hooks.add(progress)
+        starting = asyncio.create_task(self.engine.start(), name="asyncline start")
+        stopping = asyncio.create_task(stop.wait(), name="asyncline stop")
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return False
+            starting.result()
+            return True
+        finally:
+            stopping.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait([starting])
+            progress.stop()
+            self.engine.hooks.remove(progress)
+
+    async def _shut_down(self) -> bool:
+        """Refuse, finish what is in flight within `drain_s`, close."""
+        self.transport.close()
+        drained = await self.engine.drain(self._settings.service.drain_s)
+        await self.transport.wait_closed()  # so that the last answers are written before anything ends
+        await self.engine.close()
+        return drained
+
+    def _announce(self) -> None:
+        service = self._settings.service
+        address = self.transport.address
+        if not service.host.startswith(LOOPBACK) and service.auth_token is None:
+            self._console.print(
+                f"[yellow]warning: {service.host} is open to other machines and no --auth-token is set[/]"
+            )
+        name = self.engine.graph.name
+        self._console.print(f"serving [bold]{name}[/] on {address}  (try it: {address}/docs)", highlight=False)
+        self._console.print(curl(self.engine.graph, address), highlight=False, soft_wrap=True, markup=False)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets `stop`; the second ends the process."""
+    loop = asyncio.get_running_loop()
+
+    def arrived(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, arrived, number)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)

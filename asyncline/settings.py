@@ -1,0 +1,252 @@
+"""Settings: declared once here; the command line, the environment and YAML derive from this declaration.
+
+    code  <  YAML file (--config)  <  environment (ASYNCLINE_...)  <  command line (--set, --http-port ...)
+
+Later wins, key by key. The environment names a service setting `ASYNCLINE_<KEY>`, a dag setting
+`ASYNCLINE_DAG_<KEY>` and a setting of an Op `ASYNCLINE_OP_<NAME>_<KEY>`, all in capitals.
+An unknown key is an error that suggests the nearest right one and names where it was written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from asyncline.errors import SettingsError
+
+Cpu = Literal["process", "thread", "inline"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ServiceSettings(_Section):
+    """The process and its doors."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    http_port: int = Field(8000, ge=0, le=65535, description="port of REST; 0 takes a free one")
+    timeout_ms: int = Field(10_000, ge=1, description="longest life of a request; a client may only ask for less")
+    max_in_flight: int = Field(512, ge=1, description="most requests being served; more are refused at once")
+    max_in_flight_mb: int = Field(0, ge=0, description="most request bytes being served; 0: a quarter of the memory")
+    max_body_mb: float = Field(16, gt=0, description="largest request body")
+    body_timeout_s: float = Field(30, gt=0, description="longest time that a request body may take to arrive")
+    keepalive_s: float = Field(75, gt=0, description="how long an idle connection stays open")
+    drain_s: float = Field(20, ge=0, description="how long a stop waits for requests in flight")
+    auth_token: SecretStr | None = Field(None, description="bearer token that clients have to send")
+    tls_cert: Path | None = Field(None, description="PEM file with the certificate chain")
+    tls_key: Path | None = Field(None, description="PEM file with the private key")
+
+
+class DagSettings(_Section):
+    """What the Ops of a graph share."""
+
+    channel_size: int = Field(1024, ge=1, description="most Items waiting in front of an Op")
+    cpu_workers: int | None = Field(None, ge=1, description="processes of the CPU pool; default: cores - 1")
+    cpu_threads: int | None = Field(None, ge=1, description="threads of the thread lane; default: cores")
+
+
+class OpSettings(_Section):
+    """What an Op may be tuned by."""
+
+    concurrency: int | None = Field(None, ge=1, description="replicas; without `process`: most Items in its hooks")
+    batch_size: int = Field(1, ge=1, description="most samples in a batch")
+    max_delay_ms: float = Field(0, ge=0, description="how long a free replica may wait for a fuller batch")
+    timeout_ms: int | None = Field(None, ge=1, description="longest time of one Item in this Op's hooks")
+    retry: int = Field(0, ge=0, le=10, description="how often a batch whose `process` raised is tried again")
+    device: str = Field("cpu", description="cpu, cuda or cuda:0,1; replicas go round the list")
+    threads: int | None = Field(None, ge=1, description="threads of a replica's session; default: cores / replicas")
+    cpu: Cpu = Field("process", description="where preprocess and postprocess run")
+    channel_size: int | None = Field(None, ge=1, description="overrides dag.channel_size")
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        devices(value)
+        return value
+
+    @property
+    def replicas(self) -> int:
+        return self.concurrency or 1
+
+
+class Settings(_Section):
+    """All settings of a served graph; `op` has an entry for every Op."""
+
+    service: ServiceSettings = ServiceSettings()
+    dag: DagSettings = DagSettings()
+    op: Mapping[str, OpSettings] = Field(default_factory=dict)
+
+
+def devices(text: str) -> list[str]:
+    """Spell out a device setting: `cuda:0,1` is `["cuda:0", "cuda:1"]`.
+
+    :raises ValueError: it is neither `cpu`, `cuda` nor `cuda:` with numbers.
+    """
+    kind, colon, numbers = text.partition(":")
+    if text in ("cpu", "cuda"):
+        return [text if text == "cpu" else "cuda:0"]
+    listed = numbers.split(",")
+    if kind != "cuda" or not colon or not all(n.isascii() and n.isdigit() for n in listed):
+        raise ValueError(f"{text!r} is no device: use cpu, cuda or cuda:0,1")
+    return [f"cuda:{int(n)}" for n in listed]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Values from one place: `values` is nested as YAML is, `name` says where they were written."""
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def from_file(path: Path) -> Source:
+    """Read a YAML file of settings.
+
+    :raises SettingsError: the file is missing, no YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected a mapping with service, dag and op")
+    return Source(str(path), values)
+
+
+def from_assignments(texts: Iterable[str], name: str = "--set") -> Source:
+    """Parse `op.detect.batch_size=8`; `null` is no value.
+
+    :raises SettingsError: a text has no `=` or no section.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        path = key.strip().split(".")
+        if not equals or len(path) < 2 or not all(path):
+            raise SettingsError(f"{name} {text!r}: write it as op.detect.batch_size=8")
+        _assign(values, path, _scalar(value))
+    return Source(name, values)
+
+
+def from_environment(op_names: Iterable[str], environ: Mapping[str, str] | None = None) -> Source:
+    """Read `ASYNCLINE_...` variables. The names of the Ops tell where an Op's name ends and its key begins.
+
+    :raises SettingsError: a variable names no setting.
+    """
+    environ = os.environ if environ is None else environ
+    known = {"ASYNCLINE_" + "_".join(path).upper(): path for path in _paths(op_names)}
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith("ASYNCLINE_"):
+            continue
+        path = known.get(variable)
+        if path is None:
+            raise SettingsError(f"environment: no setting {variable}{_suggest(variable, known)}")
+        full = path if path[0] in ("dag", "op") else ("service", *path)
+        _assign(values, list(full), _scalar(text))
+    return Source("environment", values)
+
+
+def merge(graph_name: str, op_code: Mapping[str, Mapping[str, Any]], *sources: Source) -> Settings:
+    """Merge `sources`, later over earlier, over what the code of each Op says, and validate the result.
+
+    :param op_code: for each Op by name, the settings of its class and constructor.
+    :raises SettingsError: a key is unknown or a value is out of range; names the key and the source.
+    """
+    written: dict[tuple[str, ...], str] = {}
+    merged: dict[str, Any] = {"service": {}, "dag": {}, "op": {name: dict(code) for name, code in op_code.items()}}
+    for source in sources:
+        for path, value in _leaves(source.values):
+            _check_key(path, op_code, source.name, graph_name)
+            _assign(merged, list(path), value)
+            written[path] = source.name
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        where = written.get(path, "code")
+        raise SettingsError(f"{'.'.join(path)} ({where}): {first['msg']}, got {first['input']!r}") from error
+
+
+def check_op_settings(op_name: str, values: Mapping[str, Any]) -> OpSettings:
+    """Validate the settings in an Op's code.
+
+    :raises SettingsError: unknown, of a wrong type or out of range; suggests the nearest right key.
+    """
+    for key in values:
+        if key not in OpSettings.model_fields:
+            raise SettingsError(f"op {op_name!r}: no setting {key!r}{_suggest(key, OpSettings.model_fields)}")
+    try:
+        return OpSettings.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"op {op_name!r}: {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _check_key(path: tuple[str, ...], ops: Mapping[str, Any], source: str, graph_name: str) -> None:
+    sections: dict[str, Iterable[str]] = {"service": ServiceSettings.model_fields, "dag": DagSettings.model_fields}
+    if path[0] not in ("op", *sections):
+        raise SettingsError(f"{source}: no section {path[0]!r}{_suggest(path[0], ['service', 'dag', 'op'])}")
+    if path[0] == "op":
+        if len(path) < 2:
+            raise SettingsError(f"{source}: op: expected a mapping from the names of Ops")
+        if path[1] not in ops:
+            raise SettingsError(f"{source}: graph {graph_name!r} has no op {path[1]!r}{_suggest(path[1], ops)}")
+        keys: Iterable[str] = OpSettings.model_fields
+    else:
+        keys = sections[path[0]]
+    depth = 2 if path[0] == "op" else 1
+    name = ".".join(path[:depth])
+    if len(path) <= depth:
+        raise SettingsError(f"{source}: {name}: expected a mapping of settings")
+    if path[depth] not in keys:
+        raise SettingsError(f"{source}: {name} has no setting {path[depth]!r}{_suggest(path[depth], keys)}")
+
+
+def _paths(op_names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    yield from ((key,) for key in ServiceSettings.model_fields)
+    yield from (("dag", key) for key in DagSettings.model_fields)
+    yield from (("op", name, key) for name in op_names for key in OpSettings.model_fields)
+
+
+def _leaves(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    depth = len(prefix)
+    for key, value in values.items():
+        path = (*prefix, str(key))
+        # A section without keys (`op:` alone in YAML) says nothing.
+        if value is None and depth < 2:
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(value, path)
+        else:
+            yield path, value
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value
+
+
+def _scalar(text: str) -> str | None:
+    # pydantic turns the text into the field's own type; only "no value" needs a word.
+    return None if text == "null" else text
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f" (there are: {', '.join(sorted(known))})" if len(known) <= 12 else ""

@@ -1,0 +1,5 @@
+"""What the command line offers beside serving.
+
+new.py      `asyncline new`: writes a small app from new_app/
+reload.py   `asyncline serve --reload`
+"""

@@ -1,0 +1,5 @@
+"""The doors of a server: bytes in, `Engine.begin`, bytes out. A transport knows no Op.
+
+base.py   contract of a transport: start, close, wait_closed
+rest/     HTTP/1.1 by aiohttp
+"""

@@ -1,0 +1,10 @@
+"""REST: `POST /{graph}` and the server's own pages, on aiohttp's low-level server.
+
+    transport.py   RestTransport: sockets, routes, the life of one request
+    body.py        a request body, of whatever media type, to a payload
+    answer.py      an outcome to a response; the table from codes to HTTP statuses
+    openapi.py     /openapi.json, made from the Request's fields
+    docs.html      /docs: one self-contained page that reads /openapi.json
+
+No router, no middleware and no task of ours stand between aiohttp's parser and the Engine.
+"""

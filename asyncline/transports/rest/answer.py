@@ -1,0 +1,104 @@
+"""Outcomes as HTTP responses."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from asyncline.engine.item import Item
+from asyncline.errors import ProductError, RequestError, public_message
+from asyncline.graph.plan import STAGES, Plan
+from asyncline.wire import json
+
+STATUSES: dict[str, int] = {
+    "bad_request": 400,
+    "unauthenticated": 401,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "slow_client": 408,
+    "too_large": 413,
+    "unsupported": 415,
+    "bad_image": 422,
+    "product": 422,
+    "cancelled": 499,
+    "op_error": 500,
+    "worker_crashed": 500,
+    "overloaded": 503,
+    "unavailable": 503,
+    "deadline": 504,
+}
+"""HTTP status of each code of `asyncline.errors`."""
+
+_LINES = {
+    status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status != 499 else 'Client Closed Request'}\r\n"
+    for status in (200, *STATUSES.values())
+}
+JSON = "application/json"
+
+
+class Answer(web.StreamResponse):
+    """A whole response, written in one piece.
+
+    aiohttp's own Response costs more than the rest of an echo request; this one is a status line, the
+    headers given, and the body.
+
+    :param headers: lines of `Name: value\\r\\n`; values must hold no line break.
+    """
+
+    def __init__(self, status: int, body: bytes, content_type: str, headers: str = "", *, close: bool = False) -> None:
+        # Not super().__init__(): what it prepares (multidict, cookies, payload) is never used.
+        self._status = status
+        self._content = body
+        self._content_type = content_type
+        self._header_lines = headers
+        self._must_close = close
+        self._keep_alive = not close
+        self._eof_sent = False
+
+    @property
+    def body_length(self) -> int:
+        return len(self._content)
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        self._keep_alive = request.keep_alive and not self._must_close
+        connection = ""
+        if not self._keep_alive:
+            connection = "Connection: close\r\n"
+        elif request.version < (1, 1):
+            connection = "Connection: keep-alive\r\n"
+        head = (
+            f"{_LINES[self._status]}Content-Type: {self._content_type}\r\nContent-Length: {len(self._content)}\r\n"
+            f"{self._header_lines}{connection}\r\n"
+        ).encode("latin-1")
+        writer = request.writer
+        await writer.write(head if request.method == "HEAD" else head + self._content)
+        return writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        self._eof_sent = True
+
+
+class Timing:
+    """Writes `Server-Timing` for the Items of one Plan: the total, then wait, pre, mid, post of each Op, in ms."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._names = [f", {node.name}.{stage};dur=" for node in plan.nodes for stage in STAGES]
+
+    def header(self, item: Item) -> str:
+        parts = [f"{name}{seconds * 1e3:.3f}" for name, seconds in zip(self._names, item.times, strict=True) if seconds]
+        total_ms = (item.finished_at - item.started_at) * 1e3
+        return f"Server-Timing: total;dur={total_ms:.3f}{''.join(parts)}\r\n"
+
+
+def error_answer(error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:
+    """The JSON error `{"code", "message", "request_id"}` with its status."""
+    status = STATUSES["product" if isinstance(error, ProductError) else str(error.code)]
+    body = json.encode({"code": error.code, "message": public_message(error), "request_id": str(request_id)})
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers += f"Retry-After: {retry_after_s}\r\n"
+    if status == 401:
+        headers += "WWW-Authenticate: Bearer\r\n"
+    return Answer(status, body, JSON, headers, close=close)

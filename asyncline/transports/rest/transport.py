@@ -1,0 +1,297 @@
+"""RestTransport: HTTP/1.1 in front of one Engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any, NoReturn
+
+from aiohttp import ClientConnectionError, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpProcessingError, RawRequestMessage
+
+from asyncline.engine.engine import Engine
+from asyncline.engine.item import Item
+from asyncline.errors import (
+    BadRequest,
+    NotFound,
+    RequestError,
+    SlowClient,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+    hook_error,
+)
+from asyncline.settings import ServiceSettings
+from asyncline.transports.base import Transport
+from asyncline.transports.rest.answer import JSON, Answer, Timing, error_answer
+from asyncline.transports.rest.body import BodyDecoder, media_type
+from asyncline.transports.rest.openapi import openapi
+from asyncline.wire import json, msgpack
+
+BACKLOG = 1024
+MSGPACK = "application/msgpack"
+_LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+Page = Callable[[web.BaseRequest], Awaitable[Answer]]
+
+
+class MethodNotAllowed(RequestError):
+    """The client's: a route that exists, with another method."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class RestTransport(Transport):
+    """`POST /{graph}` and the server's own pages.
+
+    :param metrics: renders `/metrics`, in Prometheus's text format.
+    """
+
+    def __init__(self, engine: Engine, settings: ServiceSettings, metrics: Callable[[], bytes]) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._max_body = int(settings.max_body_mb * 10**6)
+        self._token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
+        self._metrics = metrics
+        self._decoder = BodyDecoder(engine.graph.request)
+        self._timing = Timing(engine.plan)
+        self._graph_path = f"/{engine.graph.name}"
+        #: Pages by path, and whether they need the token.
+        self._pages: dict[str, tuple[Page, bool]] = {
+            "/": (self._index, False),
+            "/healthz": (self._healthz, False),
+            "/readyz": (self._readyz, False),
+            "/openapi.json": (self._openapi, False),
+            "/docs": (self._docs, False),
+            "/metrics": (self._metrics_page, True),
+        }
+        self._draining = False
+        self._listener: asyncio.Server | None = None
+        self._server: web.Server | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._server = web.Server(
+            self._handle,
+            request_factory=self._make_request,
+            handler_cancellation=True,  # a client that leaves cancels its Item
+            access_log=None,
+            keepalive_timeout=self._settings.keepalive_s,
+            auto_decompress=False,
+            lingering_time=1.0,
+        )
+        self._listener = await self._loop.create_server(
+            self._server, self._settings.host, self._settings.http_port, ssl=self._tls(), backlog=BACKLOG
+        )
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self._settings.tls_cert is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self._settings.tls_cert, self._settings.tls_key)
+        return context
+
+    @property
+    def address(self) -> str:
+        assert self._listener is not None, "not started"
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        scheme = "http" if self._settings.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def close(self) -> None:
+        self._draining = True
+        if self._listener is not None:
+            self._listener.close()
+
+    async def wait_closed(self) -> None:
+        if self._server is not None:
+            self._server.pre_shutdown()
+            await self._server.shutdown(timeout=1.0)
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body
+        )
+
+    # -- one request --------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> Answer:
+        path = request.path
+        try:
+            if path == self._graph_path and request.method == "POST":
+                return await self._infer(request)
+            page, secret = self._page(path, request.method)
+            if secret:
+                self._authenticate(request)
+            return await page(request)
+        except RequestError as error:
+            headers = f"Allow: {error.allowed}\r\n" if isinstance(error, MethodNotAllowed) else ""
+            unread = not request.content.is_eof()
+            return error_answer(error, next(self._engine.ids), headers, close=self._draining or unread)
+
+    def _page(self, path: str, method: str) -> tuple[Page, bool]:
+        if path == self._graph_path:
+            raise MethodNotAllowed(f"{method[:16]} is not allowed here: POST the request", "POST")
+        found = self._pages.get(path)
+        if found is None:
+            if method == "POST":
+                raise NotFound(f"there is no graph {path[1:65]!r} (there is: {self._engine.graph.name})")
+            raise NotFound("there is no such page: see / for a list")
+        if method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{method[:16]} is not allowed here: GET the page", "GET, HEAD")
+        return found
+
+    async def _infer(self, request: web.BaseRequest) -> Answer:
+        headers = request.headers
+        if self._token is not None:
+            self._authenticate(request)
+        engine = self._engine
+        if engine.state != "ready":
+            engine.note_rejected(refusal := Unavailable(f"the server is {engine.state}"))
+            raise refusal
+        length = request.content_length
+        if length is not None and length > self._max_body:
+            raise TooLarge(f"a body of {length} bytes is over the limit of {self._max_body}")
+        if "Content-Encoding" in headers:
+            raise Unsupported("a compressed body is not accepted: send it as it is")
+        # A body without a length may be as long as the limit. The budget is taken before it is read.
+        reserved = length if length is not None else self._max_body if request.can_read_body else 0
+        try:
+            engine.admission.reserve(reserved)
+        except RequestError as error:
+            engine.note_rejected(error)
+            raise
+        try:
+            payload = await self._payload(request)
+            log_id = headers.get("X-Log-Id", "")
+            if log_id and not _LOG_ID.fullmatch(log_id):
+                raise BadRequest("header X-Log-Id: expected at most 128 printable ASCII characters")
+            item = engine.begin(
+                payload,
+                timeout_s=self._timeout_s(headers.get("X-Timeout-Ms")),
+                log_id=log_id,
+                traceparent=self._traceparent(headers.get("traceparent")),
+            )
+            await item.wait()
+        finally:
+            engine.admission.release(reserved)
+        return self._answer(item, headers.get("Accept"))
+
+    async def _payload(self, request: web.BaseRequest) -> Any:
+        kind = request.headers.get("Content-Type", "")
+        if request.content.is_eof():
+            # Nearly always it came in one piece with its head: no timer is needed.
+            return await self._read(request, kind)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                return await self._read(request, kind)
+        except TimeoutError:
+            raise SlowClient(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from None
+        except (HttpProcessingError, web.RequestPayloadError, ClientConnectionError) as error:
+            raise BadRequest(f"the body is malformed: {error}") from None
+
+    async def _read(self, request: web.BaseRequest, kind: str) -> Any:
+        if kind.startswith("multipart/") or media_type(kind) == "multipart/form-data":
+            return await self._decoder.form(await request.multipart(), self._max_body)
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise TooLarge(f"the body is over the limit of {self._max_body} bytes") from None
+        return self._decoder.decode(body, kind)
+
+    @staticmethod
+    def _timeout_s(header: str | None) -> float | None:
+        if header is None:
+            return None
+        if not (header.isascii() and header.isdigit() and 1 <= int(header[:12]) <= 10**9):
+            raise BadRequest("header X-Timeout-Ms: expected a whole number of milliseconds")
+        return int(header) / 1e3
+
+    @staticmethod
+    def _traceparent(header: str | None) -> str | None:
+        # The W3C recommendation: what does not parse is ignored, not refused.
+        return header if header is not None and _TRACEPARENT.fullmatch(header) else None
+
+    def _answer(self, item: Item, accept: str | None) -> Answer:
+        ids = f"X-Data-Id: {item.data_id}\r\n"
+        if item.log_id:
+            ids += f"X-Log-Id: {item.log_id}\r\n"
+        ids += self._timing.header(item)
+        error = item.error
+        if error is None:
+            try:
+                if accept is not None and MSGPACK in accept:
+                    return Answer(200, msgpack.encode(item.value), MSGPACK, ids, close=self._draining)
+                return Answer(200, json.encode(item.value), JSON, ids, close=self._draining)
+            except RequestError as unwritable:
+                error = unwritable
+            except Exception as unexpected:
+                error = hook_error(unexpected, "response", "encode")
+        return error_answer(error, item.data_id, ids, close=self._draining)
+
+    def _authenticate(self, request: web.BaseRequest) -> None:
+        if self._token is None:
+            return
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token):
+            self._refuse_token()
+
+    @staticmethod
+    def _refuse_token() -> NoReturn:
+        raise Unauthenticated("a bearer token is required: send Authorization: Bearer TOKEN")
+
+    # -- pages --------------------------------------------------------------------------------------
+
+    async def _index(self, request: web.BaseRequest) -> Answer:
+        name = self._engine.graph.name
+        lines = [
+            f"asyncline serves graph {name!r}",
+            "",
+            f"POST /{name}        run it: {self._decoder.accepted()}",
+            "GET  /docs          try it from the browser",
+            "GET  /openapi.json  its description",
+            "GET  /metrics       counts and times, for Prometheus",
+            "GET  /healthz       200 while the process lives",
+            "GET  /readyz        200 while it can serve",
+            "",
+        ]
+        return Answer(200, "\n".join(lines).encode(), "text/plain; charset=utf-8")
+
+    async def _healthz(self, request: web.BaseRequest) -> Answer:
+        return Answer(200, json.encode({"status": "ok"}), JSON)
+
+    async def _readyz(self, request: web.BaseRequest) -> Answer:
+        problem = self._engine.problem()
+        body = json.encode({"status": "ready"} if problem is None else {"status": "not ready", "reason": problem})
+        return Answer(200 if problem is None else 503, body, JSON, close=self._draining)
+
+    async def _metrics_page(self, request: web.BaseRequest) -> Answer:
+        return Answer(200, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
+
+    async def _openapi(self, request: web.BaseRequest) -> Answer:
+        description = openapi(self._engine.graph, self._decoder, has_token=self._token is not None)
+        return Answer(200, json.encode(description), JSON)
+
+    async def _docs(self, request: web.BaseRequest) -> Answer:
+        page = files("asyncline.transports.rest").joinpath("docs.html").read_bytes()
+        return Answer(200, page, "text/html; charset=utf-8")

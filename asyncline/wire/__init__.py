@@ -1,0 +1,5 @@
+"""Bytes to values and back, without sockets.
+
+json.py      JSON bodies: orjson in, orjson out with arrays as lists
+msgpack.py   the same values as msgpack
+"""
