@@ -19,7 +19,7 @@ from asyncline.engine.channel import ChannelStatistics
 from asyncline.engine.expiry import Expiry
 from asyncline.engine.guard import LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
-from asyncline.engine.item import Item
+from asyncline.engine.item import PENDING, Item
 from asyncline.engine.lanes.base import Lane, LaneStatistics
 from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.runner import Runner
@@ -85,12 +85,12 @@ class Engine:
         self._pack = graph.response.pack
         self._fields = tuple(graph.request.fields)
         nodes = self.plan.nodes
-        self._no_values: list[Any] = [None] * (nodes[-1].slot + 1)
-        self._no_times = [0.0] * (len(STAGES) * len(nodes))
+        self._no_values: list[Any] = [PENDING] * (nodes[-1].slot + 1)
+        self._no_times = [0.0] * (len(STAGES) * len(nodes) + 1)
         self._missing = [node.waits_for for node in nodes]
         self._output_count = sum(node.output for node in nodes)
         self._stop = asyncio.Event()
-        self._empty = asyncio.Event()
+        self._empty: asyncio.Future[None] | None = None
         self._live_task: asyncio.Task[None] | None = None
         self._guard: LoopGuard | None = None
 
@@ -181,12 +181,8 @@ class Engine:
         if self.state == "ready":
             self.state = "draining"
         if self._items:
-            self._empty.clear()
-            try:
-                async with asyncio.timeout(drain_s):
-                    await self._empty.wait()
-            except TimeoutError:
-                pass
+            self._empty = self.loop.create_future()
+            await asyncio.wait([self._empty], timeout=drain_s)
         drained = not self._items
         for item in tuple(self._items.values()):
             item.fail(Unavailable("the server is stopping"))
@@ -273,7 +269,7 @@ class Engine:
         item.on_done = on_done
         item.times = self._no_times.copy()
         self._items[item.data_id] = item
-        self.expiry.add(item.expires_at, item)
+        item.tick = self.expiry.add(item.expires_at, item)
         try:
             values = self._unpack(payload)
         except Exception as error:
@@ -340,21 +336,21 @@ class Engine:
 
     def finished(self, item: Item) -> None:
         """An Item has its outcome: the only place that gives its token back."""
-        item.finished_at = self.clock()
+        item.times[-1] = self.clock() - item.started_at
         del self._items[item.data_id]
-        self.expiry.discard(item.expires_at, item)
+        item.tick.discard(item)
         self.admission.leave()
         if self.hooks.item_done:
             self.hooks.emit(self.hooks.item_done, item)
-        if not self._items:
-            self._empty.set()
+        if self._empty is not None and not self._items and not self._empty.done():
+            self._empty.set_result(None)
 
     def whereabouts(self, item: Item) -> str:
         """Where an Item is, for the message of its deadline: ` in op 'a', 'b'`."""
         at = [
             runner.node.name
             for runner in self.runners
-            if item.values and not item.missing[runner.node.index] and item.values[runner.node.slot] is None
+            if item.values and not item.missing[runner.node.index] and item.values[runner.node.slot] is PENDING
         ]
         return f" in op {', '.join(map(repr, at))}" if at else ""
 

@@ -25,19 +25,16 @@ class Expiry:
         self._ticks: dict[int, set[Expirable]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
-    def add(self, when: float, thing: Expirable) -> None:
+    def add(self, when: float, thing: Expirable) -> set[Expirable]:
+        """Call `thing.expire()` at `when`, unless it is discarded from the set that this returns."""
         tick = ceil(when / TICK_S)
         things = self._ticks.get(tick)
         if things is None:
-            self._ticks[tick] = {thing}
+            self._ticks[tick] = things = {thing}
             self._timers[tick] = self._loop.call_at(tick * TICK_S, self._expire, tick)
         else:
             things.add(thing)
-
-    def discard(self, when: float, thing: Expirable) -> None:
-        things = self._ticks.get(ceil(when / TICK_S))
-        if things is not None:
-            things.discard(thing)
+        return things
 
     def _expire(self, tick: int) -> None:
         del self._timers[tick]

@@ -76,12 +76,12 @@ class Hooks:
 
     def remove(self, observer: Observer) -> None:
         for name in self.NAMES:
-            callbacks = getattr(self, name)
-            callbacks[:] = [callback for callback in callbacks if callback.__self__ is not observer]
+            # A new list: `emit` may be going through the old one.
+            setattr(self, name, [callback for callback in getattr(self, name) if callback.__self__ is not observer])
 
     def emit(self, callbacks: list[Callable[..., None]], *args: Any) -> None:
         """Call every callback of one hook; call sites test the list first, so that an unused one is free."""
-        for callback in tuple(callbacks):
+        for callback in callbacks:
             try:
                 callback(*args)
             except Exception:

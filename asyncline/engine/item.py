@@ -11,7 +11,11 @@ from asyncline.errors import Cancelled, DeadlineExceeded, RequestError
 
 if TYPE_CHECKING:
     from asyncline.engine.engine import Engine
+    from asyncline.engine.expiry import Expirable
     from asyncline.engine.lanes.base import Job
+
+PENDING: Any = type("Pending", (), {"__repr__": lambda self: "PENDING"})()
+"""Stands for a value that is still to come."""
 
 
 class Item:
@@ -26,13 +30,13 @@ class Item:
         "engine",
         "error",
         "expires_at",
-        "finished_at",
         "jobs",
         "log_id",
         "missing",
         "on_done",
         "outputs_left",
         "started_at",
+        "tick",
         "times",
         "traceparent",
         "value",
@@ -48,19 +52,20 @@ class Item:
         self.traceparent = traceparent
         self.started_at = started_at
         self.expires_at = expires_at
-        self.finished_at = 0.0
         self.done = False
         self.value: Any = None
         self.error: RequestError | None = None
         self.on_done: Callable[[Item], None] | None = None
         #: Work of this Item in lanes, to be cancelled when its outcome comes first.
-        self.jobs: set[Job] = set()
-        #: Values by slot; see `graph/plan.py`.
+        self.jobs: list[Job] = []
+        #: Its place among the deadlines.
+        self.tick: set[Expirable]
+        #: Values by slot (see `graph/plan.py`), PENDING where an Op has not delivered yet.
         self.values: list[Any] = []
         #: For each Op, how many of its inputs are still to come.
         self.missing: list[int] = []
         self.outputs_left = 0
-        #: Seconds at each Op: wait, pre, mid, post of Op 0, then of Op 1, ...
+        #: Seconds at each Op: wait, pre, mid, post of Op 0, then of Op 1, ..., and last, once done, of it all.
         self.times: list[float] = []
 
     def resolve(self, value: Any) -> None:
@@ -86,10 +91,10 @@ class Item:
 
     def _finish(self) -> None:
         self.done = True
-        self.values = []
         for job in tuple(self.jobs):
             job.lane.cancel(job)
         self.engine.finished(self)
+        self.values = []
         if self.on_done is not None:
             self.on_done(self)
 

@@ -139,7 +139,7 @@ class Runner:
         if self.node.settings.timeout_ms is not None:
             expires_at = min(expires_at, now + self.node.settings.timeout_ms / 1e3)
             limit = OpLimit(item, self.node.name, self.node.settings.timeout_ms)
-            self.engine.expiry.add(expires_at, limit)
+            limit.tick = self.engine.expiry.add(expires_at, limit)
         visit = Visit(item, tuple(item.values[slot] for slot in self.node.input_slots), expires_at, limit)
         if self._pre is None:
             args = visit.args
@@ -153,13 +153,13 @@ class Runner:
         lane = self._lanes[hook]
         assert lane is not None
         job = Job(lane, self.node, hook, visit, args, done)
-        visit.item.jobs.add(job)
+        visit.item.jobs.append(job)
         lane.submit(job)
 
     def _over(self, job: Job, stage: int) -> bool:
         """Note a Job's time; True if its Item goes on."""
         item = job.item
-        item.jobs.discard(job)
+        item.jobs.remove(job)
         if item.done:
             return False
         item.times[self._times + stage] += job.ended_at - job.started_at
@@ -293,7 +293,7 @@ class Runner:
 
     def _leave(self, visit: Visit, value: Any, now: float) -> None:
         if visit.limit is not None:
-            self.engine.expiry.discard(visit.expires_at, visit.limit)
+            visit.limit.tick.discard(visit.limit)
         self._deliver(visit.item, value, now)
 
     def _deliver(self, item: Item, value: Any, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+from asyncline.engine.expiry import Expirable
 from asyncline.engine.item import Item
 from asyncline.errors import DeadlineExceeded
 
@@ -12,7 +13,9 @@ from asyncline.errors import DeadlineExceeded
 class OpLimit:
     """The deadline that an Op's `timeout_ms` sets an Item. Holds no values, as it may outlive the Item."""
 
-    __slots__ = ("item", "op_name", "timeout_ms")
+    __slots__ = ("item", "op_name", "tick", "timeout_ms")
+
+    tick: set[Expirable]
 
     def __init__(self, item: Item, op_name: str, timeout_ms: int) -> None:
         self.item = item

@@ -70,6 +70,17 @@ class Plan:
     outputs: tuple[tuple[str | None, int], ...]
     """The name and the slot of every output."""
 
+    @cached_property
+    def time_slots(self) -> dict[tuple[str, str], int]:
+        """Where `Item.times` has the seconds of an Op's stage, for the stages that the Op has."""
+        hooks = dict(zip(STAGES[1:], HOOKS, strict=True))
+        return {
+            (node.name, stage): len(STAGES) * node.index + place
+            for node in self.nodes
+            for place, stage in enumerate(STAGES)
+            if stage == "wait" or hooks[stage] in node.lanes
+        }
+
     @property
     def max_in_flight(self) -> int:
         """Most Items in the graph. An Item is at most once in a Channel, so Channels of that size cannot

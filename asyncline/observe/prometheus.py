@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from asyncline.engine.engine import Engine
-from asyncline.graph.plan import STAGES
 from asyncline.observe.statistics import Histogram, Statistics
 
 
@@ -30,6 +28,7 @@ class Metrics(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
+        self._statistics.fold()
         yield from self._requests()
         yield from self._ops()
         yield from self._state()
@@ -55,15 +54,15 @@ class Metrics(Collector):
         errors = CounterMetricFamily("asyncline_op_errors", "Requests that an Op failed.", labels=["op", "code"])
         size = HistogramMetricFamily("asyncline_batch_size", "Samples in a batch.", labels=["op"])
         run = HistogramMetricFamily("asyncline_batch_seconds", "Time of a batch in process().", labels=["op"])
-        for name, op in zip(self._statistics.names, self._statistics.ops, strict=True):
-            for stage, histogram in zip(STAGES, op.seconds, strict=True):
-                if histogram.count:
-                    _add(seconds, [name, stage], histogram)
-            for code, count in op.errors.items():
-                errors.add_metric([name, code], count)
-            if op.batch_size.count:
-                _add(size, [name], op.batch_size)
-                _add(run, [name], op.batch_seconds)
+        counted = self._statistics
+        for (name, stage), histogram in counted.op_seconds.items():
+            _add(seconds, [name, stage], histogram)
+        for (name, code), count in counted.op_errors.items():
+            errors.add_metric([name, code], count)
+        for name, histogram in counted.batch_sizes.items():
+            _add(size, [name], histogram)
+        for name, histogram in counted.batch_seconds.items():
+            _add(run, [name], histogram)
         yield from (seconds, errors, size, run)
 
     def _state(self) -> Iterator[Metric]:
@@ -91,5 +90,6 @@ class Metrics(Collector):
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
-    bounds = [*map(str, histogram.bounds), "+Inf"]
-    family.add_metric(labels, list(zip(bounds, accumulate(histogram.counts), strict=True)), histogram.sum)
+    bounds = [*map(str, histogram.bounds.tolist()), "+Inf"]
+    counts = histogram.counts.cumsum().tolist()
+    family.add_metric(labels, list(zip(bounds, counts, strict=True)), histogram.sum)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from asyncline.engine.item import Item
 from asyncline.errors import ProductError, RequestError, public_message
-from asyncline.graph.plan import STAGES, Plan
+from asyncline.graph.plan import Plan
 from asyncline.wire import json
 
 STATUSES: dict[str, int] = {
@@ -81,15 +81,16 @@ class Answer(web.StreamResponse):
 
 
 class Timing:
-    """Writes `Server-Timing` for the Items of one Plan: the total, then wait, pre, mid, post of each Op, in ms."""
+    """Writes `Server-Timing` for the Items of one Plan: the stages that each Op has, then the total, in ms."""
 
     def __init__(self, plan: Plan) -> None:
-        self._names = [f", {node.name}.{stage};dur=" for node in plan.nodes for stage in STAGES]
+        self._slots = [*plan.time_slots.values(), -1]
+        names = [f"{op}.{stage}" for op, stage in plan.time_slots] + ["total"]
+        self._template = f"Server-Timing: {', '.join(f'{name};dur=%.3f' for name in names)}\r\n"
 
     def header(self, item: Item) -> str:
-        parts = [f"{name}{seconds * 1e3:.3f}" for name, seconds in zip(self._names, item.times, strict=True) if seconds]
-        total_ms = (item.finished_at - item.started_at) * 1e3
-        return f"Server-Timing: total;dur={total_ms:.3f}{''.join(parts)}\r\n"
+        times = item.times
+        return self._template % tuple([times[slot] * 1e3 for slot in self._slots])
 
 
 def error_answer(error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:

@@ -7,12 +7,12 @@ import hmac
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.resources import files
 from typing import Any, NoReturn
 
-from aiohttp import ClientConnectionError, StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp import ClientConnectionError, web
+from aiohttp.http import HttpProcessingError
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
@@ -30,7 +30,7 @@ from asyncline.errors import (
 from asyncline.settings import ServiceSettings
 from asyncline.transports.base import Transport
 from asyncline.transports.rest.answer import JSON, Answer, Timing, error_answer
-from asyncline.transports.rest.body import BodyDecoder, media_type
+from asyncline.transports.rest.body import BodyDecoder
 from asyncline.transports.rest.openapi import openapi
 from asyncline.wire import json, msgpack
 
@@ -81,17 +81,17 @@ class RestTransport(Transport):
         self._server: web.Server | None = None
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._server = web.Server(
             self._handle,
-            request_factory=self._make_request,
+            request_factory=partial(web.BaseRequest, loop=loop, client_max_size=self._max_body),
             handler_cancellation=True,  # a client that leaves cancels its Item
             access_log=None,
             keepalive_timeout=self._settings.keepalive_s,
             auto_decompress=False,
             lingering_time=1.0,
         )
-        self._listener = await self._loop.create_server(
+        self._listener = await loop.create_server(
             self._server, self._settings.host, self._settings.http_port, ssl=self._tls(), backlog=BACKLOG
         )
 
@@ -118,18 +118,6 @@ class RestTransport(Transport):
         if self._server is not None:
             self._server.pre_shutdown()
             await self._server.shutdown(timeout=1.0)
-
-    def _make_request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body
-        )
 
     # -- one request --------------------------------------------------------------------------------
 
@@ -180,7 +168,12 @@ class RestTransport(Transport):
             engine.note_rejected(error)
             raise
         try:
-            payload = await self._payload(request)
+            kind = headers.get("Content-Type", "")
+            if request.content.is_eof() and not kind.startswith("multipart/"):
+                # Nearly always it came in one piece with its head: nothing to wait for, so no timer.
+                payload = self._decode(request.content.read_nowait(), kind)
+            else:
+                payload = await self._receive(request, kind)
             log_id = headers.get("X-Log-Id", "")
             if log_id and not _LOG_ID.fullmatch(log_id):
                 raise BadRequest("header X-Log-Id: expected at most 128 printable ASCII characters")
@@ -190,16 +183,14 @@ class RestTransport(Transport):
                 log_id=log_id,
                 traceparent=self._traceparent(headers.get("traceparent")),
             )
-            await item.wait()
+            if not item.done:
+                await item.wait()
         finally:
             engine.admission.release(reserved)
         return self._answer(item, headers.get("Accept"))
 
-    async def _payload(self, request: web.BaseRequest) -> Any:
-        kind = request.headers.get("Content-Type", "")
-        if request.content.is_eof():
-            # Nearly always it came in one piece with its head: no timer is needed.
-            return await self._read(request, kind)
+    async def _receive(self, request: web.BaseRequest, kind: str) -> Any:
+        """Wait for the rest of the body, within bounds, and decode it."""
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
@@ -211,12 +202,16 @@ class RestTransport(Transport):
             raise BadRequest(f"the body is malformed: {error}") from None
 
     async def _read(self, request: web.BaseRequest, kind: str) -> Any:
-        if kind.startswith("multipart/") or media_type(kind) == "multipart/form-data":
-            return await self._decoder.form(await request.multipart(), self._max_body)
         try:
-            body = await request.read()
+            if kind.startswith("multipart/"):
+                return await self._decoder.form(await request.multipart(), self._max_body)
+            return self._decode(await request.read(), kind)
         except web.HTTPRequestEntityTooLarge:
             raise TooLarge(f"the body is over the limit of {self._max_body} bytes") from None
+
+    def _decode(self, body: bytes, kind: str) -> Any:
+        if len(body) > self._max_body:
+            raise TooLarge(f"the body is over the limit of {self._max_body} bytes")
         return self._decoder.decode(body, kind)
 
     @staticmethod
