@@ -15,7 +15,7 @@ from rich.table import Table
 from asyncline.errors import AsynclineError, GraphError, LoadError, SettingsError
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import HOOKS
-from asyncline.graph.plan import Plan, plan
+from asyncline.graph.plan import Node, Plan, plan
 from asyncline.loader import load
 from asyncline.settings import ServiceSettings, Settings, Source, from_assignments, from_environment, from_file, merge
 
@@ -146,25 +146,33 @@ def new(
 
 def _plan_table(laid_out: Plan) -> Table:
     table = Table(title=f"graph {laid_out.graph.name}", title_justify="left")
-    for column in ("op", "inputs", "lanes", "concurrency", "batch", "device", "channel", "limits"):
+    for column in ("op", "inputs", *HOOKS, "limits"):
         table.add_column(column)
     for node in laid_out.nodes:
-        settings = node.settings
-        batches = "process" in node.lanes
-        delay = f" within {settings.max_delay_ms:g} ms" if settings.max_delay_ms else ""
-        limits = [f"timeout {settings.timeout_ms} ms"] if settings.timeout_ms else []
-        limits += [f"retry {settings.retry}"] if settings.retry else []
-        table.add_row(
-            node.name,
-            ", ".join(value._label() for value in node.op.inputs),
-            ", ".join(f"{hook} {node.lanes[hook]}" for hook in HOOKS if hook in node.lanes),
-            str(settings.replicas if batches else settings.concurrency or "as the lane"),
-            f"{settings.batch_size}{delay}" if batches else "-",
-            settings.device if batches else "-",
-            str(node.channel_size),
-            ", ".join(limits) or "-",
-        )
+        inputs = ", ".join(value._label() for value in node.op.inputs)
+        table.add_row(node.name, inputs, *(_hook_cell(node, hook) for hook in HOOKS), _limits_cell(node))
     return table
+
+
+def _hook_cell(node: Node, hook: str) -> str:
+    """Where a hook runs: `thread`, or `2 x cpu, batches of 8`."""
+    if hook not in node.lanes:
+        return "-"
+    if hook != "process":
+        return node.lanes[hook]
+    settings = node.settings
+    where = settings.device if node.lanes[hook] == "device" else "loop"
+    batch = f", batches of {settings.batch_size}" if settings.batch_size > 1 else ""
+    delay = f" within {settings.max_delay_ms:g} ms" if settings.max_delay_ms else ""
+    return f"{settings.replicas} x {where}{batch}{delay}"
+
+
+def _limits_cell(node: Node) -> str:
+    settings = node.settings
+    limits = [f"timeout {settings.timeout_ms} ms"] if settings.timeout_ms else []
+    limits += [f"retry {settings.retry}"] if settings.retry else []
+    limits += [f"concurrency {settings.concurrency}"] if settings.concurrency and "process" not in node.lanes else []
+    return ", ".join([*limits, f"channel {node.channel_size}"])
 
 
 def main() -> None:

@@ -196,3 +196,13 @@ def hook_error(error: BaseException, op: str, hook: str) -> RequestError:
     outcome = OpError(f"op {op!r} {hook}: {name}: {text}" if text else f"op {op!r} {hook}: {name}")
     outcome.__cause__ = error
     return outcome
+
+
+def load_error(error: BaseException, op: str, hook: str) -> LoadError:
+    """Translate whatever `init_op` or `load_model` raised into one line for the operator, paths and all."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, LoadError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    outcome = LoadError(f"op {op!r} {hook}: {text}")
+    outcome.__cause__ = error
+    return outcome

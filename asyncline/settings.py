@@ -76,6 +76,11 @@ class OpSettings(_Section):
     def replicas(self) -> int:
         return self.concurrency or 1
 
+    @property
+    def session_threads(self) -> int:
+        """Threads for the session of one replica."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.replicas)
+
 
 class Settings(_Section):
     """All settings of a served graph; `op` has an entry for every Op."""

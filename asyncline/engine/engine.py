@@ -23,7 +23,7 @@ from asyncline.engine.item import PENDING, Item
 from asyncline.engine.lanes.base import Lane, LaneStatistics
 from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.runner import Runner
-from asyncline.errors import LoadError, RequestError, Unavailable, hook_error, public_message
+from asyncline.errors import RequestError, Unavailable, hook_error, load_error
 from asyncline.graph.graph import Graph
 from asyncline.graph.plan import STAGES, Node, Plan, plan
 from asyncline.settings import Settings, merge
@@ -365,8 +365,7 @@ async def _init(node: Node) -> None:
     try:
         await asyncio.to_thread(init)
     except Exception as error:
-        text = public_message(error)
-        raise LoadError(f"op {node.name!r} init_op: {type(error).__name__}: {text}") from error
+        raise load_error(error, node.name, "init_op") from error
 
 
 def _quarter_of_memory() -> int:

@@ -11,7 +11,7 @@ from asyncline.deadline import Clock
 from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Batch, Replica
 from asyncline.engine.lanes.thread import Ending
-from asyncline.errors import LoadError, hook_error, public_message
+from asyncline.errors import LoadError, hook_error, load_error
 from asyncline.graph.plan import Node
 
 
@@ -57,10 +57,7 @@ class ThreadReplica(Replica):
         try:
             self._op.model = load(self.device)
         except BaseException as error:  # a SystemExit of a hook must not end the thread silently
-            text = public_message(error)
-            outcome = LoadError(f"op {self.node.name!r} load_model: {type(error).__name__}: {text}")
-            outcome.__cause__ = error
-            return outcome
+            return load_error(error, self.node.name, "load_model")
         return None
 
     def _run(self, batch: Batch) -> None:

@@ -8,7 +8,7 @@ import copy
 from asyncline.deadline import Clock
 from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Batch, Job, Lane, LaneStatistics, Replica
-from asyncline.errors import LoadError, OpError, hook_error, public_message
+from asyncline.errors import OpError, hook_error, load_error
 from asyncline.graph.plan import Node
 
 WIDTH = 64
@@ -119,8 +119,7 @@ class LoopReplica(Replica):
             loaded = load(self.device)
             self._op.model = await loaded if asyncio.iscoroutine(loaded) else loaded
         except Exception as error:
-            text = public_message(error)
-            raise LoadError(f"op {self.node.name!r} load_model: {type(error).__name__}: {text}") from error
+            raise load_error(error, self.node.name, "load_model") from error
 
     def submit(self, batch: Batch) -> None:
         name = f"asyncline {self.node.name}.process replica {self.index}"

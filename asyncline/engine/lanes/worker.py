@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncline.engine.context import current
-from asyncline.errors import LoadError, OpError, RequestError, hook_error, public_message
+from asyncline.errors import LoadError, OpError, RequestError, hook_error, load_error
 from asyncline.graph.op import Op, remake
 from asyncline.settings import OpSettings
 
@@ -72,8 +72,9 @@ def start(recipes: list[Recipe]) -> int | LoadError:
             if init is not None:
                 init()
         except Exception as error:
-            text = public_message(error)
-            return LoadError(f"op {recipe.name!r} init_op in the CPU pool: {type(error).__name__}: {text}")
+            failed = load_error(error, recipe.name, "init_op in the CPU pool")
+            failed.__cause__ = None  # a foreign exception need not survive pickling
+            return failed
         _ops[recipe.name] = op
     return os.getpid()
 
