@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import os
+
 from asyncline.deadline import Clock
 from asyncline.errors import Overloaded
 
 WINDOW_S = 10.0
+
+
+def _memory_bytes() -> int:
+    """The memory this process may use: that of the machine, or of its control group."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:
+            return min(memory, int(file.read()))
+    except (OSError, ValueError):
+        return memory  # no control group, or one without a limit ("max")
+
+
+MEMORY_BYTES = _memory_bytes()
 
 
 class Admission:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -14,10 +13,10 @@ from types import TracebackType
 from typing import Any
 
 from asyncline.deadline import Clock, expires_at
-from asyncline.engine.admission import Admission
+from asyncline.engine.admission import MEMORY_BYTES, Admission
 from asyncline.engine.channel import ChannelStatistics
 from asyncline.engine.expiry import Expiry
-from asyncline.engine.guard import LoopGuard
+from asyncline.engine.guard import BLOCKED_S, LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
 from asyncline.engine.item import PENDING, Item
 from asyncline.engine.lanes.base import Lane, LaneStatistics
@@ -50,6 +49,7 @@ class Engine:
     :param observers: see the Engine work; see `Observer`.
     :param lanes: makes the lanes; tests pass simulated ones.
     :param clock: seconds, monotonic, of the same epoch as the loop's `call_at`.
+    :param blocked_s: after how many seconds a blocked loop is reported; None: never.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Engine:
         observers: Iterable[Observer] = (),
         lanes: Lanes | None = None,
         clock: Clock = time.monotonic,
+        blocked_s: float | None = BLOCKED_S,
     ) -> None:
         if settings is None:
             settings = merge(graph.name, {op.name: op.code_settings for op in graph.ops})
@@ -72,7 +73,7 @@ class Engine:
         #: new, starting, ready, draining, closed.
         self.state = "new"
         self.ids = itertools.count(1)
-        max_bytes = settings.service.max_in_flight_mb * 10**6 or _quarter_of_memory()
+        max_bytes = settings.service.max_in_flight_mb * 10**6 or MEMORY_BYTES // 4
         self.admission = Admission(self.plan.max_in_flight, max_bytes, clock)
         self._make_lanes = lanes or Lanes()
         self._lanes: dict[str, Lane] = {}
@@ -92,6 +93,7 @@ class Engine:
         self._stop = asyncio.Event()
         self._empty: asyncio.Future[None] | None = None
         self._live_task: asyncio.Task[None] | None = None
+        self._blocked_s = blocked_s
         self._guard: LoopGuard | None = None
 
     # -- life ---------------------------------------------------------------------------------------
@@ -119,8 +121,9 @@ class Engine:
             async with asyncio.TaskGroup() as tasks:
                 try:
                     await self._load(tasks)
-                    self._guard = LoopGuard(self.plan, self.hooks)
-                    self._guard.start()
+                    if self._blocked_s is not None:
+                        self._guard = LoopGuard(self.plan, self.hooks, blocked_s=self._blocked_s)
+                        self._guard.start()
                     self.state = "ready"
                     started.set_result(None)
                     await self._stop.wait()
@@ -366,14 +369,3 @@ async def _init(node: Node) -> None:
         await asyncio.to_thread(init)
     except Exception as error:
         raise load_error(error, node.name, "init_op") from error
-
-
-def _quarter_of_memory() -> int:
-    """A quarter of the memory this process may use, in bytes: that of the machine or of its control group."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        with open("/sys/fs/cgroup/memory.max") as file:
-            memory = min(memory, int(file.read()))
-    except (OSError, ValueError):
-        pass  # no control group, or one without a limit ("max")
-    return memory // 4

@@ -38,7 +38,7 @@ class Expiry:
 
     def _expire(self, tick: int) -> None:
         del self._timers[tick]
-        for thing in self._ticks.pop(tick):
+        for thing in tuple(self._ticks.pop(tick)):
             thing.expire()
 
     def close(self) -> None:

@@ -165,7 +165,7 @@ class Json(Field):
             raise BadRequest(f"{where + ': ' if where else ''}{first['msg']}") from None
 
     def schema(self) -> dict[str, Any]:
-        return {} if self._adapter is None else self._adapter.json_schema()
+        return {} if self._adapter is None else self._adapter.json_schema(ref_template="#/components/schemas/{model}")
 
 
 class Tensor(Field):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
 
 from asyncline.errors import GraphError
 from asyncline.graph.op import Op
@@ -61,19 +62,14 @@ class Graph:
         return self._topological(found)
 
     def _topological(self, ops: Iterable[Op]) -> list[Op]:
-        ordered: list[Op] = []
-        waiting = {op: {value for value in op.inputs if isinstance(value, Op)} for op in ops}
-        while waiting:
-            free = [op for op, inputs in waiting.items() if inputs.isdisjoint(waiting)]
-            if not free:
-                names = ", ".join(sorted(op.name for op in waiting))
-                raise GraphError(
-                    f"graph {self.name!r} has a cycle among {names}: an Op cannot depend on its own result"
-                )
-            for op in free:
-                del waiting[op]
-            ordered += free
-        return ordered
+        sorter = TopologicalSorter({op: [value for value in op.inputs if isinstance(value, Op)] for op in ops})
+        try:
+            return list(sorter.static_order())
+        except CycleError as error:
+            names = " -> ".join(op.name for op in error.args[1])
+            raise GraphError(
+                f"graph {self.name!r} has a cycle, {names}: an Op cannot depend on its own result"
+            ) from None
 
     def _check_names(self) -> None:
         seen: set[str] = set()
@@ -83,7 +79,7 @@ class Graph:
             seen.add(op.name)
 
     def _check_unused(self) -> None:
-        unused = sorted(op.name for op in self.request.consumers if op not in self.ops)
+        unused = sorted(op.name for op in self.request.consumers.difference(self.ops))
         if unused:
             raise GraphError(
                 f"op {unused[0]!r} is wired to the request but no output needs it: "

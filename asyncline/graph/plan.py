@@ -6,6 +6,7 @@ field), then one for each Op in topological order.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,6 +99,10 @@ def plan(graph: Graph, settings: Settings) -> Plan:
         slots[getattr(graph.request, name)] = slot
     first = max(1, len(graph.request.fields))
     slots |= {op: first + index for index, op in enumerate(graph.ops)}
+    consumers: dict[Input, list[int]] = defaultdict(list)
+    for index, op in enumerate(graph.ops):
+        for value in op.inputs:
+            consumers[value].append(index)
     nodes = []
     for index, op in enumerate(graph.ops):
         mine = settings.op[op.name]
@@ -115,9 +120,7 @@ def plan(graph: Graph, settings: Settings) -> Plan:
                 channel_size=mine.channel_size or settings.dag.channel_size,
                 input_slots=tuple(slots[value] for value in op.inputs),
                 waits_for=sum(not isinstance(value, FieldInput) and value is not graph.request for value in op.inputs),
-                consumers=tuple(
-                    other for other, taker in enumerate(graph.ops) for value in taker.inputs if value is op
-                ),
+                consumers=tuple(consumers[op]),
                 output=op in graph.response.outputs.values(),
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from functools import partial
 
 from asyncline.deadline import Clock
 from asyncline.engine.context import current
@@ -61,7 +62,9 @@ class LoopLane(Lane):
 
     def submit(self, job: Job) -> None:
         name = f"asyncline {job.node.name}.{job.hook} {job.item.data_id}"
-        self._running[job] = self._tasks.create_task(self._run(job), name=name)
+        self._running[job] = task = self._tasks.create_task(self._run(job), name=name)
+        # Not at the end of `_run`: a task that is cancelled before its first step never gets there.
+        task.add_done_callback(partial(self._hand_back, job))
 
     def cancel(self, job: Job) -> None:
         task = self._running.get(job)
@@ -73,17 +76,16 @@ class LoopLane(Lane):
         job.started_at = self._clock()
         try:
             job.value = await getattr(job.node.op, job.hook)(*job.args)
-        except asyncio.CancelledError:
-            # Ours where the Item is dead; else the hook let an inner cancel escape.
-            job.error = OpError(f"op {job.node.name!r} {job.hook}: was cancelled")
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
-                raise
         except Exception as error:
             job.error = hook_error(error, job.node.name, job.hook)
-        finally:
-            del self._running[job]
-            job.ended_at = self._clock()
-            job.done(job)
+
+    def _hand_back(self, job: Job, task: asyncio.Task[None]) -> None:
+        del self._running[job]
+        job.ended_at = self._clock()
+        job.started_at = job.started_at or job.ended_at
+        if task.cancelled() and job.error is None:
+            job.error = OpError(f"op {job.node.name!r} {job.hook}: was cancelled")
+        job.done(job)
 
     def close(self) -> None:
         pass
@@ -124,20 +126,22 @@ class LoopReplica(Replica):
     def submit(self, batch: Batch) -> None:
         name = f"asyncline {self.node.name}.process replica {self.index}"
         self._running = self._tasks.create_task(self._run(batch), name=name)
+        self._running.add_done_callback(partial(self._hand_back, batch))
 
     async def _run(self, batch: Batch) -> None:
         batch.started_at = self._clock()
         try:
             batch.results = await self._op.hook("process")(batch.values())  # type: ignore[misc]  # the Op has it
-        except asyncio.CancelledError:
-            batch.error = OpError(f"op {self.node.name!r} process: was cancelled")
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
-                raise
         except Exception as error:
             batch.error = hook_error(error, self.node.name, "process")
-        finally:
-            batch.ended_at = self._clock()
-            batch.done(batch)
+
+    def _hand_back(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        batch.ended_at = self._clock()
+        batch.started_at = batch.started_at or batch.ended_at
+        if task.cancelled() and batch.error is None:
+            # Ours at the close; else `process` let an inner cancel escape.
+            batch.error = OpError(f"op {self.node.name!r} process: was cancelled")
+        batch.done(batch)
 
     def close(self) -> None:
         pass

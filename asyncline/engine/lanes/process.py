@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +35,8 @@ GRACE_S = 1.0
 """How long past the deadline of its Item a hook may run before its worker is killed."""
 START_S = 60.0
 """How long a worker may take to import the Ops' modules and run `init_op`."""
+CLOSE_S = 2.0
+"""How long a stop waits for the executors of killed workers."""
 BACKOFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)
 """Waits before a worker is started again, by how many starts in a row have failed."""
 
@@ -45,6 +48,7 @@ class Slot:
         self.number = number
         self.job: Job | None = None
         self.ready = False
+        self.retired: asyncio.Future[None] | None = None
         self._lane = lane
         self._executor: ProcessPoolExecutor | None = None
         self._pidfd: int | None = None
@@ -56,12 +60,10 @@ class Slot:
 
         :raises LoadError: it died, took too long, or an Op could not be made in it.
         """
-        context = multiprocessing.get_context("forkserver")
-        self._executor = ProcessPoolExecutor(max_workers=1, mp_context=context)
-        starting = self._executor.submit(worker.start, self._lane.recipes)
         try:
             async with asyncio.timeout(START_S):
-                started = await asyncio.wrap_future(starting)
+                # In a thread: starting a process talks to the fork server and waits for it.
+                started = await asyncio.wrap_future(await asyncio.to_thread(self._spawn))
         except TimeoutError:
             raise LoadError(f"a worker of the CPU pool did not start within {START_S:.0f} s") from None
         except BrokenProcessPool:
@@ -72,7 +74,13 @@ class Slot:
             raise started
         # By descriptor, so that a signal can never reach another process with a reused id.
         self._pidfd = os.pidfd_open(started)
+        self._lane.loop.add_reader(self._pidfd, self._died)
         self.ready = True
+
+    def _spawn(self) -> Future[int | LoadError]:
+        context = multiprocessing.get_context("forkserver")
+        self._executor = ProcessPoolExecutor(max_workers=1, mp_context=context)
+        return self._executor.submit(worker.start, self._lane.recipes)
 
     def run(self, job: Job) -> None:
         self.job = job
@@ -83,11 +91,9 @@ class Slot:
         loop = self._lane.loop
         try:
             future = self._executor.submit(worker.call, call)  # type: ignore[union-attr]  # ready slots have one
-        except BrokenProcessPool:
-            # It died while idle: the Job has not run, so another worker may have it.
-            self.job = None
-            self._lane.lost(self, job=None, again=job, reason="died while idle")
-            return
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
         self._kill_timer = loop.call_at(job.expires_at + GRACE_S, self.kill, "hung past the deadline")
         future.add_done_callback(partial(_to_loop, loop, self._hand_back))
 
@@ -102,7 +108,7 @@ class Slot:
         self._kill_timer.cancel()  # type: ignore[union-attr]  # set when the Job was handed over
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
-            self._lane.lost(self, job=job, again=None, reason=self._killed_because or "died")
+            self._lane.lost(self, job, self._killed_because or "died")
             return
         if error is not None:
             # Arguments or a result that pickle refuses; the worker is well.
@@ -114,16 +120,28 @@ class Slot:
             job.started_at, job.ended_at = answer.started_at, answer.ended_at
         self._lane.finished(self, job)
 
+    def _died(self) -> None:
+        """The worker has ended. While it ran a Job, the executor says so too, with the Job."""
+        self._lane.loop.remove_reader(self._pidfd)  # type: ignore[arg-type]  # set while there is a reader
+        if self.job is None:
+            self._lane.lost(self, None, "died while idle")
+
+    def is_dead(self) -> bool:
+        """Whether the worker has ended, even if the loop has not been told yet."""
+        return self._pidfd is None or bool(select.select([self._pidfd], [], [], 0)[0])
+
     def discard(self) -> None:
         """Let go of a worker, dead or alive."""
         self.ready = False
         self._killed_because = ""
         if self._pidfd is not None:
+            self._lane.loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            # In a thread: it joins the executor's own, which ends with its worker.
+            self.retired = self._lane.loop.run_in_executor(None, executor.shutdown)
 
 
 class ProcessLane(Lane):
@@ -157,17 +175,24 @@ class ProcessLane(Lane):
             job = self._jobs.popleft()
             if job.item.done:
                 self.loop.call_soon(job.done, job)
+                continue
+            slot = self._free.popleft()
+            if slot.is_dead():
+                self._jobs.appendleft(job)
+                self.lost(slot, None, "died while idle")
             else:
-                self._free.popleft().run(job)
+                slot.run(job)
 
     def finished(self, slot: Slot, job: Job) -> None:
         self._free.append(slot)
         self._dispatch()
         job.done(job)
 
-    def lost(self, slot: Slot, job: Job | None, again: Job | None, reason: str) -> None:
-        """A worker is gone, with the Job it ran; `again` is one that it had not begun."""
+    def lost(self, slot: Slot, job: Job | None, reason: str) -> None:
+        """A worker is gone, with the Job it ran."""
         slot.discard()
+        if job is None and slot in self._free:
+            self._free.remove(slot)
         op, hook = (job.node.name, job.hook) if job is not None else ("", "")
         if job is not None:
             job.error = WorkerCrashed(f"op {op!r} {hook}: the worker process {reason}")
@@ -180,8 +205,6 @@ class ProcessLane(Lane):
                   extra=_ids(job))  # fmt: skip
         if self._hooks.worker_lost:
             self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
-        if again is not None:
-            self._jobs.appendleft(again)
         self._tasks.create_task(self._replace(slot), name=f"asyncline worker {slot.number} restart")
         if job is not None:
             job.done(job)
@@ -215,6 +238,9 @@ class ProcessLane(Lane):
         for slot in self._slots:
             slot.kill("closed")
             slot.discard()
+        retired = [slot.retired for slot in self._slots if slot.retired is not None]
+        if retired:
+            await asyncio.wait(retired, timeout=CLOSE_S)
 
     def statistics(self) -> LaneStatistics:
         alive = [slot for slot in self._slots if slot.ready]

@@ -35,6 +35,12 @@ class BodyDecoder:
         takes_raw = len(required) <= 1 and alone is not None and isinstance(request.fields[alone], (Image, Text))
         #: The field that a raw body is the value of.
         self.raw_field = alone if takes_raw else None
+        #: The media types of a raw body.
+        self.raw_types: tuple[str, ...] = ()
+        if self.raw_field is not None:
+            self.raw_types = (self.fields[self.raw_field].media_type, "application/octet-stream")
+        elif not self.fields:
+            self.raw_types = ("text/plain", "image/*", "application/octet-stream")
 
     def decode(self, body: bytes, header: str) -> Any:
         """Decode a whole body that is no form.
@@ -60,10 +66,10 @@ class BodyDecoder:
 
     def accepted(self) -> str:
         """The media types that this graph takes, for a person."""
-        kinds = ["application/json", "application/msgpack", "multipart/form-data"]
-        if self.raw_field is not None:
-            kinds.append("a raw body of " + self.fields[self.raw_field].media_type)
-        return ", ".join(kinds)
+        kinds = ["application/json", "application/msgpack"]
+        if self.fields:
+            kinds.append("multipart/form-data")
+        return ", ".join([*kinds, *self.raw_types])
 
     async def form(self, reader: MultipartReader, max_bytes: int) -> dict[str, Any]:
         """Read and decode a `multipart/form-data` body of at most `max_bytes`.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from asyncline.graph.fields import Field, Image
 from asyncline.graph.graph import Graph
 from asyncline.transports.rest.answer import STATUSES
@@ -26,13 +28,16 @@ def openapi(graph: Graph, decoder: BodyDecoder, *, has_token: bool) -> dict[str,
     from asyncline import __version__
 
     fields = graph.request.fields
-    schema = _object({name: field.schema() for name, field in fields.items()}, fields) if fields else {}
+    schemas: dict[str, Any] = {"Error": ERROR}
+    for field in fields.values():
+        schemas |= field.schema().get("$defs", {})
+    schema = _object(fields, in_form=False) if fields else {}
     content: dict[str, Any] = {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
     if fields:
-        form = {name: {"type": "string"} if isinstance(f, Image) else f.schema() for name, f in fields.items()}
-        content["multipart/form-data"] = {"schema": _object(form, fields)}
-    if decoder.raw_field is not None:
-        content[fields[decoder.raw_field].media_type] = {"schema": {}}
+        encoding = {name: {"contentType": field.media_type} for name, field in fields.items()}
+        content["multipart/form-data"] = {"schema": _object(fields, in_form=True), "encoding": encoding}
+    for media_type in decoder.raw_types:
+        content[media_type] = {"schema": {}}
     error = {
         "description": "error",
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -58,7 +63,7 @@ def openapi(graph: Graph, decoder: BodyDecoder, *, has_token: bool) -> dict[str,
         "openapi": "3.1.0",
         "info": {"title": graph.name, "version": __version__, "description": " → ".join(op.name for op in graph.ops)},
         "paths": {f"/{graph.name}": {"post": operation}},
-        "components": {"schemas": {"Error": ERROR}},
+        "components": {"schemas": schemas},
     }
     if has_token:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -66,20 +71,28 @@ def openapi(graph: Graph, decoder: BodyDecoder, *, has_token: bool) -> dict[str,
     return document
 
 
-def _object(properties: dict[str, Any], fields: dict[str, Field]) -> dict[str, Any]:
-    for name, schema in properties.items():
-        if fields[name].description:
-            schema["description"] = fields[name].description
-        if not fields[name].required:
-            schema["default"] = fields[name].default
-        if fields[name].example is not None and not isinstance(fields[name], Image):
-            schema["examples"] = [fields[name].example]
+def _object(fields: dict[str, Field], *, in_form: bool) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": properties,
+        "properties": {name: _property(field, in_form=in_form) for name, field in fields.items()},
         "required": [name for name, field in fields.items() if field.required],
         "additionalProperties": False,
     }
+
+
+def _property(field: Field, *, in_form: bool) -> dict[str, Any]:
+    schema = {key: value for key, value in field.schema().items() if key != "$defs"}
+    if isinstance(field, Image):
+        # In a form an image is a file; and neither a default nor an example of one is of use to a reader.
+        schema = {"type": "string"} if in_form else schema
+        return schema | {"description": f"{field.description} (at most {field.max_mb:g} MB)".strip()}
+    if field.description:
+        schema["description"] = field.description
+    if not field.required:
+        schema["default"] = to_jsonable_python(field.default, fallback=str)
+    if field.example is not None:
+        schema["examples"] = [field.example]
+    return schema
 
 
 def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

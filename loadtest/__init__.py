@@ -1,0 +1,21 @@
+"""Load on asyncline, and its numbers beside those of what one would write without it.
+
+    python -m loadtest.bench [--only echo,submit,ocr] [--pairs 5] [--seconds 3] [--pages 16]
+
+    bench.py             runs the benchmarks, prints the table; exit code 1 when a budget is missed
+    ├── echo.py          REST echo against a bare aiohttp application, requests/s by wrk
+    │   ├── echo_graph.py      ours: a graph of one inline Op
+    │   ├── echo_baseline.py   theirs
+    │   └── echo.lua           what wrk sends
+    ├── submit.py        Engine.submit in process, CPU time
+    ├── ocr.py           pages/s and latency of the served OCR graph against raw RapidOCR
+    │   ├── ocr_served.py      ours, and its HTTP clients
+    │   ├── ocr_raw.py         theirs: processes that call RapidOCR
+    │   └── pages.py           the pages
+    ├── child.py         a subprocess, ended by its own handle
+    ├── pairs.py         measuring in turns, medians, the machine
+    └── report.py        rows, budgets, the Markdown table
+
+What is compared is measured in turns within one run (A B A B ...), so that other work on the machine meets
+all alike, and the ratio is the median of those of the turns.
+"""

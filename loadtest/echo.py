@@ -1,0 +1,107 @@
+"""REST echo: requests/s and CPU time of a one-Op inline graph, as `asyncline serve` runs it, and of bare aiohttp."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from loadtest.child import Child
+from loadtest.pairs import Spread, interleave
+from loadtest.report import BenchmarkFailed, Budget, Report, Row
+
+CONNECTIONS = 64
+SCRIPT = Path(__file__).with_name("echo.lua")
+WHAT = f"REST echo, {CONNECTIONS} connections"
+WHAT_CPU = "REST echo, CPU per request"
+BUDGET = Budget("≥", 1.0)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run of wrk did to a server."""
+
+    requests_per_s: float
+    cpu_us: float
+    """CPU time of the server for one request."""
+
+
+class EchoServer:
+    """A server of `POST /echo` under load."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self.url = f"{child.address()}/echo"
+
+    def echo(self, payload: object) -> object:
+        headers = {"Content-Type": "application/json"}
+        try:
+            with urlopen(Request(self.url, json.dumps(payload).encode(), headers), timeout=10) as answer:
+                return json.load(answer)
+        except OSError as error:
+            raise BenchmarkFailed(f"{self.url}: {error}") from error
+
+    def load(self, seconds: int) -> Load:
+        before = self._child.cpu_s()
+        count, requests_per_s = wrk(self.url, seconds)
+        return Load(requests_per_s, (self._child.cpu_s() - before) / count * 1e6)
+
+
+def wrk(url: str, seconds: int) -> tuple[int, float]:
+    """Load `url` from one thread; how many requests were answered, and how many a second.
+
+    :raises BenchmarkFailed: not all of them with 200.
+    """
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"-s{SCRIPT}", url]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True).stdout
+    except subprocess.SubprocessError as error:
+        raise BenchmarkFailed(f"wrk of {url}: {error}") from error
+    count, rate = re.search(r"(\d+) requests in", said), re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if count is None or rate is None or int(count[1]) == 0 or "Non-2xx" in said or "Socket errors" in said:
+        raise BenchmarkFailed(f"wrk of {url} said:\n{said}")
+    return int(count[1]), float(rate[1])
+
+
+def measure(pairs: int, seconds: int) -> Report:
+    """`pairs` pairs of runs of `seconds` each."""
+    if shutil.which("wrk") is None:
+        reason = "not measured: apt-get install wrk"
+        return Report([Row(WHAT, budget=BUDGET, not_measured=reason), Row(WHAT_CPU, not_measured=reason)])
+    with (
+        Child("asyncline", "serve", "loadtest.echo_graph:graph", "--http-port", "0") as our_child,
+        Child("loadtest.echo_baseline") as their_child,
+    ):
+        servers = EchoServer(our_child), EchoServer(their_child)
+        for server in servers:
+            payload = {"text": "é", "values": [1, 0.5, None]}
+            if (answer := server.echo(payload)) != payload:
+                raise BenchmarkFailed(f"{server.url} is no echo: it answers {answer!r}")
+            server.load(1)
+        ours, theirs = (server.load for server in servers)
+        turns = interleave(pairs, lambda: ours(seconds), lambda: theirs(seconds))
+    return Report(
+        [
+            Row(
+                WHAT,
+                "requests/s",
+                Spread.of(a.requests_per_s for a, _ in turns),
+                Spread.of(b.requests_per_s for _, b in turns),
+                Spread.of(a.requests_per_s / b.requests_per_s for a, b in turns),
+                BUDGET,
+            ),
+            Row(
+                WHAT_CPU,
+                "µs",
+                Spread.of(a.cpu_us for a, _ in turns),
+                Spread.of(b.cpu_us for _, b in turns),
+                Spread.of(a.cpu_us / b.cpu_us for a, b in turns),
+            ),
+        ],
+        [
+            f"REST echo: {pairs} pairs of {seconds} s, wrk with one thread and {SCRIPT.name}; "
+            "baseline: `aiohttp.web.Application` on uvloop."
+        ],
+    )

@@ -1,0 +1,36 @@
+"""What no test may do: block the event loop, or lose an exception on it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A blocking call inside a coroutine of an async test raises."""
+    if not inspect.iscoroutinefunction(getattr(request, "function", None)):
+        yield
+        return
+    with blockbuster_ctx("asyncline"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost_on_the_loop() -> Iterator[None]:
+    """What asyncio logs as an error, an exception in a callback or of a forgotten task, fails the test."""
+    lost: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lost.append(self.format(record))
+
+    keep = Keep(logging.ERROR)
+    logging.getLogger("asyncio").addHandler(keep)
+    yield
+    logging.getLogger("asyncio").removeHandler(keep)
+    assert not lost, lost[0]

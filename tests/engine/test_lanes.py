@@ -1,0 +1,268 @@
+"""The real lanes: threads, processes and replicas, and what happens to them in production."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Any
+
+import pytest
+
+from asyncline import (
+    DeadlineExceeded,
+    Engine,
+    Graph,
+    LoadError,
+    Observer,
+    Op,
+    OpError,
+    Request,
+    RequestError,
+    WorkerCrashed,
+    op,
+)
+from asyncline.engine.lanes import process
+from asyncline.graph.plan import Node
+from asyncline.settings import Settings, Source, merge
+
+from .ops import graph_of
+from .pool_ops import BadInit, Busy, DyingInit, Meeting, Threaded
+
+
+class Watching(Observer):
+    """Keeps what it saw, and lets a test wait for a worker that was lost."""
+
+    def __init__(self) -> None:
+        self.lost: list[tuple[str, str, str]] = []
+        self.loaded_replicas: list[tuple[str, int]] = []
+
+    def worker_lost(self, op: str, hook: str, reason: str) -> None:
+        self.lost.append((op, hook, reason))
+
+    def loaded(self, node: Node, replica: int, seconds: float) -> None:
+        self.loaded_replicas.append((node.name, replica))
+
+
+def pool(graph: Graph, workers: int = 1, **service: Any) -> Settings:
+    written = {"dag": {"cpu_workers": workers, "cpu_threads": 2}, "service": service}
+    return merge(graph.name, {o.name: o.code_settings for o in graph.ops}, Source("test", written))
+
+
+async def outcomes(engine: Engine, *orders: Any) -> list[Any]:
+    return await asyncio.gather(*(engine.submit(o, timeout=20) for o in orders), return_exceptions=True)
+
+
+async def test_a_hook_runs_in_a_process_with_an_op_made_there() -> None:
+    graph = graph_of(Busy, offset=100)
+    async with Engine(graph, pool(graph)) as engine:
+        pid, made_in, parent = await engine.submit(("pid", None))
+        assert pid == made_in != os.getpid()
+        assert parent != os.getpid()
+        assert await engine.submit(("add", 5)) == 105
+        data_id, log_id, remaining_s = await engine.submit(("context", None), log_id="mine", timeout=5)
+        assert (data_id, log_id) == (3, "mine") and 0 < remaining_s <= 5
+        assert (await engine.submit(("array", 3))).tolist() == [7, 7, 7]
+        assert await engine.submit(("each", 3)) == [0, 1, 2]
+        assert await engine.submit(("reply", "early")) == "early"
+
+
+async def test_no_process_is_left_after_close() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph, workers=2)) as engine:
+        pids = {(await engine.submit(("pid", None)))[0] for _ in range(4)}
+    await asyncio.gather(*map(gone, pids))
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that is no child of ours."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    await ended.wait()
+    loop.remove_reader(descriptor)
+    os.close(descriptor)
+
+
+async def test_what_a_hook_raises_there_comes_back_with_its_traceback_for_the_log() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        with pytest.raises(OpError, match="op 'busy' preprocess: ValueError: wrong") as caught:
+            await engine.submit(("raise", "wrong"))
+        assert "pool_ops.py" in caught.value.traceback
+        assert await engine.submit(("add", 1)) == 1
+
+
+@pytest.mark.parametrize("how", [("exit", 3), ("kill", None), ("segfault", None), ("system_exit", 3)])
+async def test_a_worker_that_dies_costs_one_request_and_is_replaced(how: tuple[str, Any]) -> None:
+    graph = graph_of(Busy)
+    watching = Watching()
+    async with Engine(graph, pool(graph), observers=[watching]) as engine:
+        got = await outcomes(engine, ("add", 1), how, ("add", 2), ("add", 3))
+        assert [got[0], *got[2:]] == [1, 2, 3]
+        assert isinstance(got[1], (WorkerCrashed, OpError)) and "op 'busy' preprocess" in str(got[1])
+        if how[0] != "system_exit":
+            assert isinstance(got[1], WorkerCrashed)
+            assert watching.lost == [("busy", "preprocess", "died")]
+            assert engine.statistics().lanes["process"].replaced == 1
+        assert engine.problem() is None
+
+
+async def test_a_worker_that_dies_idle_costs_nothing() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        pid = (await engine.submit(("pid", None)))[0]
+        os.kill(pid, 9)
+        await gone(pid)
+        assert await engine.submit(("add", 1), timeout=20) == 1
+
+
+async def test_a_hung_worker_is_killed_soon_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE_S", 0.1)
+    graph = graph_of(Busy)
+    watching = Watching()
+    async with Engine(graph, pool(graph), observers=[watching]) as engine:
+        with pytest.raises(DeadlineExceeded):
+            await engine.submit(("hang", 600), timeout=0.2)
+        assert await engine.submit(("add", 1), timeout=20) == 1
+        assert watching.lost == [("busy", "preprocess", "hung past the deadline")]
+
+
+async def test_the_timeout_of_an_op_reclaims_its_worker_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE_S", 0.1)
+    graph = graph_of(Busy, timeout_ms=1000)
+    async with Engine(graph, pool(graph, timeout_ms=60_000)) as engine:
+        with pytest.raises(DeadlineExceeded, match="timeout_ms of 1000"):
+            await engine.submit(("hang", 600))
+        assert await engine.submit(("add", 1)) == 1
+
+
+async def test_a_value_that_cannot_cross_is_the_ops_error_and_the_worker_lives() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        with pytest.raises(OpError, match="op 'busy' preprocess: a value cannot cross to the CPU pool"):
+            await engine.submit(("lambda", 1))
+        with pytest.raises(OpError, match="a value cannot cross to the CPU pool"):
+            await engine.submit(("add", threading.Lock()))
+        assert engine.statistics().lanes["process"].replaced == 0
+        assert await engine.submit(("add", 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (BadInit, "op 'bad_init' init_op in the CPU pool: RuntimeError: no licence"),
+        (DyingInit, "a worker of the CPU pool died while it started"),
+    ],
+)
+async def test_an_op_that_cannot_start_in_a_worker_fails_the_start(kind: type[Op], message: str) -> None:
+    graph = graph_of(kind)
+    engine = Engine(graph, pool(graph))
+    with pytest.raises(LoadError, match=message):
+        await engine.start()
+    assert engine.state == "closed"
+
+
+async def test_an_op_that_workers_cannot_import_is_refused_with_the_cure() -> None:
+    class Local(Op):
+        def preprocess(self, x: Any) -> Any:
+            return x
+
+    graph = graph_of(Local)
+    with pytest.raises(LoadError, match=r"op 'local'.*cannot import.*Local.*top level of a module, or set cpu"):
+        await Engine(graph, pool(graph)).start()
+
+
+async def test_an_argument_that_cannot_be_pickled_is_refused_with_the_cure() -> None:
+    graph = graph_of(Busy, offset=threading.Lock())
+    with pytest.raises(LoadError, match=r"op 'busy': its arguments have to reach the CPU pool.*init_op"):
+        await Engine(graph, pool(graph)).start()
+
+
+@op()
+def shout(text: str) -> str:
+    return text.upper() + str(os.getpid() != 0)
+
+
+async def test_a_function_made_an_op_runs_in_the_pool() -> None:
+    graph = Graph("test", shout(Request()))
+    async with Engine(graph, pool(graph)) as engine:
+        assert await engine.submit("hey") == "HEYTrue"
+
+
+async def test_hooks_run_in_the_threads_they_are_meant_for() -> None:
+    graph = graph_of(Threaded, concurrency=2)
+    watching = Watching()
+    async with Engine(graph, pool(graph), observers=[watching]) as engine:
+        pre, process_, post = await engine.submit(1)
+        assert pre.startswith("asyncline cpu") and post.startswith("asyncline cpu")
+        assert process_.startswith("asyncline threaded")
+    assert sorted(watching.loaded_replicas) == [("threaded", 0), ("threaded", 1)]
+
+
+async def test_a_hook_that_exits_does_not_end_its_thread() -> None:
+    graph = graph_of(Threaded)
+    async with Engine(graph, pool(graph)) as engine:
+        for _ in range(3):
+            with pytest.raises(OpError, match="op 'threaded' preprocess: SystemExit: 3"):
+                await engine.submit("exit")
+        engine.runners[0].replicas[0]._op.model = "bad"  # type: ignore[attr-defined]  # a ThreadReplica has it
+        with pytest.raises(OpError, match="op 'threaded' process: SystemExit: 4"):
+            await engine.submit(1)
+        engine.runners[0].replicas[0]._op.model = None  # type: ignore[attr-defined]  # a ThreadReplica has it
+        assert len(await engine.submit(1)) == 3
+
+
+async def test_the_thread_lane_runs_hooks_side_by_side() -> None:
+    graph = graph_of(Meeting)
+    async with Engine(graph, pool(graph)) as engine:
+        assert await outcomes(engine, 1, 2) == [1, 2]
+
+
+async def test_no_thread_is_left_after_close() -> None:
+    graph = graph_of(Threaded, concurrency=2)
+    async with Engine(graph, pool(graph)) as engine:
+        await engine.submit(1)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("asyncline cpu", "asyncline threaded"))]
+
+
+async def test_a_model_is_loaded_once_for_each_replica_in_its_own_thread() -> None:
+    class Model(Op):
+        def load_model(self, device: str) -> tuple[str, str]:
+            return device, threading.current_thread().name
+
+        def process(self, batch: list[Any]) -> list[Any]:
+            return [self.model] * len(batch)
+
+    graph = graph_of(Model, concurrency=2)
+    async with Engine(graph, pool(graph)) as engine:
+        models = {tuple(await engine.submit(n)) for n in range(4)}
+        assert models <= {("cpu", "asyncline model 0"), ("cpu", "asyncline model 1")}
+    assert graph.ops[0].model is None
+
+
+async def test_an_async_process_runs_on_the_loop() -> None:
+    class Remote(Op):
+        async def load_model(self, device: str) -> int:
+            return 10
+
+        async def process(self, batch: list[int]) -> list[int]:
+            await asyncio.sleep(0)
+            assert threading.current_thread() is threading.main_thread()
+            return [self.model * n for n in batch]
+
+    graph = graph_of(Remote, batch_size=4)
+    async with Engine(graph, pool(graph)) as engine:
+        assert await outcomes(engine, 1, 2, 3) == [10, 20, 30]
+
+
+async def test_every_error_of_a_request_has_a_code() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        got = await outcomes(engine, ("raise", "x"), ("exit", 1))
+        assert [error.code for error in got if isinstance(error, RequestError)] == ["op_error", "worker_crashed"]

@@ -1,0 +1,175 @@
+"""Expiry, Channel, Hooks and LoopGuard, each alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from asyncline import Engine, Graph, Observer, Request, op
+from asyncline.engine.channel import Channel
+from asyncline.engine.expiry import TICK_S, Expiry
+from asyncline.engine.hooks import Hooks
+from asyncline.testing import VirtualClockLoop, run_virtual, virtual_engine
+
+from .ops import Square, graph_of
+
+
+class Thing:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.expired_at: float | None = None
+
+    def expire(self) -> None:
+        assert self.expired_at is None
+        self.expired_at = self.loop.time()
+
+
+def test_things_expire_at_their_deadline_never_early_and_at_most_a_tick_late() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expiry = Expiry(loop)
+        things = [(n * 0.0037, Thing(loop)) for n in range(1, 300)]
+        for when, thing in things:
+            expiry.add(when, thing)
+        await asyncio.sleep(2)
+        for when, thing in things:
+            assert thing.expired_at is not None and when <= thing.expired_at + 1e-9 <= when + TICK_S + 1e-6
+        assert len(expiry) == 0
+
+    run_virtual(main())
+
+
+def test_what_is_discarded_does_not_expire() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expiry = Expiry(loop)
+        kept, gone = Thing(loop), Thing(loop)
+        expiry.add(1.0, kept)
+        expiry.add(1.0, gone).discard(gone)
+        await asyncio.sleep(2)
+        assert kept.expired_at is not None and gone.expired_at is None
+
+    run_virtual(main())
+
+
+def test_the_clock_of_the_loop_and_of_deadlines_is_the_same() -> None:
+    """`call_at` takes deadlines that were made with time.monotonic, on uvloop too."""
+    import uvloop
+
+    for make in (uvloop.new_event_loop, asyncio.new_event_loop):
+        loop = make()
+        assert abs(loop.time() - time.monotonic()) < 0.05
+        loop.close()
+
+
+def test_the_virtual_clock_jumps() -> None:
+    async def main() -> float:
+        await asyncio.sleep(3600)
+        return asyncio.get_running_loop().time()
+
+    began = time.monotonic()
+    assert run_virtual(main()) == pytest.approx(3600)
+    assert time.monotonic() - began < 5
+
+
+def test_a_virtual_loop_hears_other_threads() -> None:
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualClockLoop)
+        told: asyncio.Future[str] = loop.create_future()
+        threading.Thread(target=loop.call_soon_threadsafe, args=(told.set_result, "hello")).start()
+        return await told
+
+    assert run_virtual(main()) == "hello"
+
+
+def test_a_channel_counts_and_shows_its_state() -> None:
+    async def main() -> None:
+        async with virtual_engine(graph_of(Square)) as engine:
+            channel = Channel(4)
+            for _ in range(3):
+                channel.put_nowait(engine.begin(1))
+            channel.get_nowait()
+            now = channel.statistics()
+            assert (now.depth, now.depth_max, now.size) == (2, 3, 4)
+            assert repr(channel) == "<Channel 2 of 4>"
+
+    run_virtual(main())
+
+
+def test_a_raising_observer_is_removed_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Bad(Observer):
+        calls = 0
+
+        def rejected(self, reason: str) -> None:
+            self.calls += 1
+            raise RuntimeError("observer bug")
+
+        def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
+            self.calls += 1
+
+    class Good(Observer):
+        def __init__(self) -> None:
+            self.reasons: list[str] = []
+
+        def rejected(self, reason: str) -> None:
+            self.reasons.append(reason)
+
+    hooks = Hooks()
+    bad, good = Bad(), Good()
+    hooks.add(bad)
+    hooks.add(good)
+    hooks.emit(hooks.rejected, "one")
+    hooks.emit(hooks.rejected, "two")
+    hooks.emit(hooks.loop_blocked, "x", 1.0, "")
+    assert bad.calls == 1 and good.reasons == ["one", "two"]
+    assert "is removed" in caplog.text
+
+
+def test_a_hook_that_nobody_overrides_is_an_empty_list() -> None:
+    hooks = Hooks()
+    hooks.add(Observer())
+    assert all(getattr(hooks, name) == [] for name in Hooks.NAMES)
+
+
+def test_the_guard_names_the_hook_that_blocks_the_loop() -> None:
+    seen: list[tuple[str, str]] = []
+    reported = threading.Event()
+
+    class Watching(Observer):
+        def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
+            seen.append((where, stack))
+            told.set()
+
+    @op(cpu="inline")
+    def blocking(x: Any) -> Any:
+        # Blocks until the guard has written its warning: no sleep, no race.
+        assert reported.wait(20)
+        return x
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            reported.set()
+
+    async def main() -> None:
+        graph = Graph("test", blocking(Request()))
+        async with Engine(graph, observers=[Watching()], blocked_s=0.05) as engine:
+            assert await engine.submit(5, timeout=30) == 5
+            await told.wait()
+
+    told = asyncio.Event()
+    handler = Handler()
+    logger = logging.getLogger("asyncline.engine")
+    logger.addHandler(handler)
+    try:
+        asyncio.run(main())
+    finally:
+        logger.removeHandler(handler)
+    where, stack = seen[0]
+    assert where == "op 'blocking' preprocess"
+    assert "reported.wait" in stack
