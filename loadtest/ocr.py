@@ -74,7 +74,7 @@ def measure(rounds: int, pages_per_round: int) -> Report:
                 contest = Contest(one, count)
                 _add_pages(report, contest, served, (one, two), rounds, pages)
                 _add_latency(report, contest, served, one, rounds * count, count)
-            # After the others have ended: an arena holds some gigabytes.
+            # After the others have ended: with its arena each process holds 1 GB, without it half of that.
             with RawOcr(1, 2, files, arena=True) as one, RawOcr(2, 1, files, arena=True) as two:
                 _add_pages(report, contest, served, (one, two), rounds, pages)
     report.notes.append(

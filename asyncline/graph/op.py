@@ -125,7 +125,7 @@ def op(*, cpu: Cpu = "process", **settings: Any) -> Callable[[_Function], type[O
         preprocess.__signature__ = signature.replace(parameters=[me, *signature.parameters.values()])
         preprocess.__wrapped_code__ = function.__code__  # read by the loop guard
         return type(
-            function.__name__,
+            function.__name__.strip("<>"),  # a lambda's name is no name for an Op
             (Op,),
             {
                 "__module__": function.__module__,

@@ -227,8 +227,10 @@ async def test_no_thread_is_left_after_close() -> None:
     graph = graph_of(Threaded, concurrency=2)
     async with Engine(graph, pool(graph)) as engine:
         await engine.submit(1)
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("asyncline cpu", "asyncline threaded"))]
+    for thread in threading.enumerate():
+        if thread.name.startswith(("asyncline cpu", "asyncline threaded")):
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive()
 
 
 async def test_a_model_is_loaded_once_for_each_replica_in_its_own_thread() -> None:

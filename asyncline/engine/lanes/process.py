@@ -128,7 +128,11 @@ class Slot:
 
     def is_dead(self) -> bool:
         """Whether the worker has ended, even if the loop has not been told yet."""
-        return self._pidfd is None or bool(select.select([self._pidfd], [], [], 0)[0])
+        if self._pidfd is None:
+            return True
+        poll = select.poll()  # not select(): a server's descriptors go past 1024
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def discard(self) -> None:
         """Let go of a worker, dead or alive."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiohttp import BodyPartReader, MultipartReader
+from aiohttp import BodyPartReader, web
 
 from asyncline.errors import BadRequest, TooLarge, Unsupported
 from asyncline.graph.fields import Field, Image, Text
@@ -71,7 +71,7 @@ class BodyDecoder:
             kinds.append("multipart/form-data")
         return ", ".join([*kinds, *self.raw_types])
 
-    async def form(self, reader: MultipartReader, max_bytes: int) -> dict[str, Any]:
+    async def form(self, request: web.BaseRequest, max_bytes: int) -> dict[str, Any]:
         """Read and decode a `multipart/form-data` body of at most `max_bytes`.
 
         :raises BadRequest: malformed, or a part without a name or twice.
@@ -79,6 +79,7 @@ class BodyDecoder:
         """
         values: dict[str, Any] = {}
         try:
+            reader = await request.multipart()
             while (part := await reader.next()) is not None:
                 if not isinstance(part, BodyPartReader) or not part.name:
                     raise BadRequest("a part of the form has no name")

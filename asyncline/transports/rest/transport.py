@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable
@@ -34,8 +35,11 @@ from asyncline.transports.rest.body import BodyDecoder
 from asyncline.transports.rest.openapi import openapi
 from asyncline.wire import json, msgpack
 
+log = logging.getLogger("asyncline.rest")
+
 BACKLOG = 1024
 MSGPACK = "application/msgpack"
+DOCS = files("asyncline.transports.rest").joinpath("docs.html").read_bytes()
 _LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -134,6 +138,12 @@ class RestTransport(Transport):
             headers = f"Allow: {error.allowed}\r\n" if isinstance(error, MethodNotAllowed) else ""
             unread = not request.content.is_eof()
             return error_answer(error, next(self._engine.ids), headers, close=self._draining or unread)
+        except (ConnectionError, asyncio.CancelledError):
+            raise  # the client is gone: nobody to answer
+        except Exception as error:
+            request_id = next(self._engine.ids)
+            log.exception("request %s: the server failed", request_id)
+            return error_answer(hook_error(error, "rest", path), request_id, close=True)
 
     def _page(self, path: str, method: str) -> tuple[Page, bool]:
         if path == self._graph_path:
@@ -204,7 +214,7 @@ class RestTransport(Transport):
     async def _read(self, request: web.BaseRequest, kind: str) -> Any:
         try:
             if kind.startswith("multipart/"):
-                return await self._decoder.form(await request.multipart(), self._max_body)
+                return await self._decoder.form(request, self._max_body)
             return self._decode(await request.read(), kind)
         except web.HTTPRequestEntityTooLarge:
             raise TooLarge(f"the body is over the limit of {self._max_body} bytes") from None
@@ -288,5 +298,4 @@ class RestTransport(Transport):
         return Answer(200, json.encode(description), JSON)
 
     async def _docs(self, request: web.BaseRequest) -> Answer:
-        page = files("asyncline.transports.rest").joinpath("docs.html").read_bytes()
-        return Answer(200, page, "text/html; charset=utf-8")
+        return Answer(200, DOCS, "text/html; charset=utf-8")
