@@ -49,7 +49,7 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     own = inspect.signature(command, eval_str=True)
     parameters = [parameter for name, parameter in own.parameters.items() if name != "service"]
     for key, field in ServiceSettings.model_fields.items():
-        default = "" if field.default is None else f" [default: {field.default}]"
+        default = "" if field.default is None else f" (default {field.default})"
         option = typer.Option(
             f"--{key.replace('_', '-')}",
             help=f"{field.description}{default}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -15,8 +15,6 @@ from asyncline.engine.context import current
 from asyncline.errors import LoadError, OpError, RequestError, hook_error, load_error
 from asyncline.graph.op import Op, remake
 from asyncline.settings import OpSettings
-
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,7 @@ _ops: dict[str, Op] = {}
 def start(recipes: list[Recipe]) -> int | LoadError:
     """Make the Ops and run their `init_op`. Returns this worker's process id, or what failed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    # The fork server ends with the server process, and from here on this worker with the fork server ...
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    parent = multiprocessing.parent_process()
-    if parent is None or not parent.is_alive():  # ... unless both ended before that
-        os._exit(1)
+    _die_with_parent()
     for recipe in recipes:
         try:
             op = remake(recipe.cls, recipe.args, recipe.kwargs)
@@ -77,6 +71,23 @@ def start(recipes: list[Recipe]) -> int | LoadError:
             return failed
         _ops[recipe.name] = op
     return os.getpid()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the server's ends, however it ends, whatever runs here.
+
+    PR_SET_PDEATHSIG would not do: the parent of a worker is the fork server, which outlives the server for
+    as long as it has workers. But each worker holds a pipe that closes with the server.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    pipe = parent.sentinel
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if not parent.is_alive():  # it ended before that
+        os._exit(1)
 
 
 def call(call: Call) -> Answer:

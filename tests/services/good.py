@@ -1,0 +1,41 @@
+"""Small real apps, served as a user serves them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from asyncline import Graph, Json, Op, Request, op
+
+
+@op(cpu="inline")
+def echo(value: Any) -> Any:
+    return value
+
+
+class Work(Op):
+    """Sleeps in a worker, a thread or a replica, or ends its worker, as the request says."""
+
+    def preprocess(self, order: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(order.get("pre_s", 0))
+        if order.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return order
+
+    def process(self, batch: list[dict[str, Any]]) -> list[Any]:
+        time.sleep(max(order.get("mid_s", 0) for order in batch))
+        return [order.get("n") for order in batch]
+
+
+@op(cpu="inline")
+def block(value: float) -> float:
+    time.sleep(value)
+    return value
+
+
+graph = Graph("echo", echo(Request()))
+work = Graph("work", Work(Request(order=Json(dict[str, Any])).order, batch_size=4))
+blocking = Graph("blocking", block(Request()))
+not_a_graph = 5
