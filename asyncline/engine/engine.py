@@ -111,7 +111,7 @@ class Engine:
         try:
             await started
         except BaseException:
-            self._stop.set()
+            self._live_task.cancel()
             await asyncio.wait([self._live_task])
             raise
 

@@ -1,0 +1,39 @@
+# All set-up is here: every target makes .venv by itself, and again when pyproject.toml has changed.
+
+PYTHON ?= python3.11
+HTTP_PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help serve test lint bench clean
+
+help:
+	@echo "make serve [HTTP_PORT=8000]   serve the OCR pipeline on 127.0.0.1"
+	@echo "make test                     ruff, mypy and pytest"
+	@echo "make bench                    benchmarks against what one would write without asyncline (wrk for REST)"
+	@echo "make clean                    remove .venv and caches"
+
+serve: $(VENV)/.ocr
+	@exec $(BIN)/asyncline serve ops.ocr:graph --config config/ocr.yml --http-port $(HTTP_PORT)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ocr
+	$(BIN)/python -m loadtest.bench
+
+# One file for each set of extras: newer than pyproject.toml where that set is installed as it says.
+$(VENV)/.ocr $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
