@@ -12,15 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from asyncline.errors import AsynclineError, GraphError, LoadError, SettingsError
+from asyncline.errors import AsynclineError, GraphError, SettingsError
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import HOOKS
 from asyncline.graph.plan import Node, Plan, plan
 from asyncline.loader import load
 from asyncline.settings import ServiceSettings, Settings, Source, from_assignments, from_environment, from_file, merge
-
-EXIT_LOAD = 1
-EXIT_CONFIG = 78
 
 app = typer.Typer(
     name="asyncline",
@@ -30,6 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True)
+
+EXIT_LOAD = 1
+"""An app, an Op or a model could not be loaded."""
+EXIT_CONFIG = 78
+"""A graph or a setting is wrong."""
 
 App = Annotated[str, typer.Argument(metavar="APP", help="the graph, as module:attr from the working directory")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings")]
@@ -127,6 +129,8 @@ def check(target: App, config: Config = None, assignments: Assignments = None, *
     laid_out = plan(graph, _settings(graph, config, assignments, service))
     out = Console()
     out.print(_plan_table(laid_out))
+    outputs = ", ".join(value._label() for value in graph.response.outputs.values())
+    out.print(f"answers with {outputs}")
     out.print(f"at most {laid_out.max_in_flight} requests in flight, {laid_out.settings.service.timeout_ms} ms each")
 
 
@@ -181,8 +185,7 @@ def main() -> None:
         app()
     except AsynclineError as error:
         console.print(f"[red]error:[/] {_escape(error)}", highlight=False, soft_wrap=True)
-        config = isinstance(error, (SettingsError, GraphError)) and not isinstance(error, LoadError)
-        sys.exit(EXIT_CONFIG if config else EXIT_LOAD)
+        sys.exit(EXIT_CONFIG if isinstance(error, (SettingsError, GraphError)) else EXIT_LOAD)
 
 
 def _escape(error: Exception) -> str:

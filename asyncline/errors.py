@@ -31,7 +31,7 @@ from typing import Any
 MESSAGE_BYTES = 400
 """Most bytes of a message: an error body with its code and request id stays under 512."""
 
-_PATH = re.compile(r"(?<![\w/:])(?:/[\w.@+\-]+){2,}/?")
+_PATH = re.compile(r"(?:(?<![\w/])|(?<=file://))(?:/[\w.@+\-]+){2,}/?")
 
 
 class AsynclineError(Exception):
@@ -62,11 +62,11 @@ class RequestError(AsynclineError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = str(message)  # a hook may well pass the exception that it caught
 
     def at(self, op: str, hook: str) -> RequestError:
         """Name the Op and hook that raised it, once."""
-        if not self.message.startswith("op "):
+        if not self.message.startswith("op '"):
             self.message = f"op {op!r} {hook}: {self.message}"
         return self
 
@@ -180,18 +180,18 @@ class WorkerCrashed(RequestError):
 
 def public_message(error: BaseException) -> str:
     """What a client may read of `error`: one line without file system paths, at most 400 bytes."""
-    text = str(error).strip() or type(error).__name__
-    text = _PATH.sub("<path>", " ".join(text.split()))
-    if len(text.encode()) <= MESSAGE_BYTES:
-        return text
-    return text.encode()[: MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
+    text = " ".join(_text(error).split()) or type(error).__name__
+    data = _PATH.sub("<path>", text).encode(errors="replace")  # of a lone surrogate
+    if len(data) <= MESSAGE_BYTES:
+        return data.decode()
+    return data[: MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
 
 
 def hook_error(error: BaseException, op: str, hook: str) -> RequestError:
     """Translate whatever a hook raised into the outcome of the Item it was working on."""
     if isinstance(error, RequestError):
         return error.at(op, hook)
-    text = str(error).strip()
+    text = _text(error).strip()
     name = type(error).__name__
     outcome = OpError(f"op {op!r} {hook}: {name}: {text}" if text else f"op {op!r} {hook}: {name}")
     outcome.__cause__ = error
@@ -200,9 +200,16 @@ def hook_error(error: BaseException, op: str, hook: str) -> RequestError:
 
 def load_error(error: BaseException, op: str, hook: str) -> LoadError:
     """Translate whatever `init_op` or `load_model` raised into one line for the operator, paths and all."""
-    text = " ".join(str(error).split())
+    text = " ".join(_text(error).split())
     if not isinstance(error, LoadError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     outcome = LoadError(f"op {op!r} {hook}: {text}")
     outcome.__cause__ = error
     return outcome
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # `__str__` is the user's code too
+        return ""

@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from asyncline.errors import AsynclineError, LoadError
+from asyncline.errors import GraphError, LoadError, SettingsError
 from asyncline.graph.graph import Graph
 
 
@@ -21,22 +21,27 @@ def load(app: str) -> Graph:
     module_name, colon, attribute = app.partition(":")
     if not colon or not module_name or not attribute:
         raise LoadError(f"{app!r}: write it as module:attr, for example app:graph")
-    if module_name.endswith(".py"):
-        module_name = ".".join(Path(module_name).with_suffix("").parts)
     here = str(Path.cwd())
+    if module_name.endswith(".py"):
+        parts = Path(module_name).with_suffix("").parts
+        if Path(module_name).is_absolute() or ".." in parts:
+            raise LoadError(f"{app!r}: write the path from the working directory, {here}")
+        module_name = ".".join(parts)
+    if not all(module_name.split(".")):
+        raise LoadError(f"{app!r}: write it as module:attr, for example app:graph")
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise LoadError(f"there is no module {module_name!r} in {here} or installed") from error
-        raise LoadError(
-            f"module {module_name!r} needs {error.name!r}, which is not installed{_where(error)}"
-        ) from error
-    except AsynclineError as error:
+    except (GraphError, SettingsError, LoadError) as error:
         raise type(error)(f"{module_name}: {error}{_where(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            if f"{module_name}.".startswith(f"{error.name}."):
+                raise LoadError(f"there is no module {module_name!r} in {here} or installed") from error
+            raise LoadError(
+                f"module {module_name!r} needs {error.name!r}, which is not installed{_where(error)}"
+            ) from error
         raise LoadError(f"module {module_name!r} fails: {type(error).__name__}: {error}{_where(error)}") from error
     found = module
     for part in attribute.split("."):

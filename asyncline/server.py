@@ -7,6 +7,7 @@ listen → load models → ready → first signal: not ready, stop accepting, dr
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import ssl
@@ -29,10 +30,12 @@ from asyncline.transports.rest.example import curl
 from asyncline.transports.rest.transport import RestTransport
 
 EXIT_OK = 0
-EXIT_LOAD = 1
+EXIT_FAULT = 70
+"""The Engine failed: a supervisor should start the server again."""
 EXIT_ABORTED = 75
 """The drain ended with requests in flight."""
-EXIT_CONFIG = 78
+
+log = logging.getLogger("asyncline.server")
 
 LOOPBACK = ("127.", "localhost", "::1")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -74,7 +77,8 @@ class Server:
                 if not await self._load(stop):
                     return EXIT_OK
                 self._announce()
-                await stop.wait()
+                if not await self._serve(stop):
+                    return EXIT_FAULT
             finally:
                 drained = await self._shut_down()
         return EXIT_OK if drained else EXIT_ABORTED
@@ -106,6 +110,18 @@ class Server:
                 await asyncio.wait([starting])
             progress.stop()
             self.engine.hooks.remove(progress)
+
+    async def _serve(self, stop: asyncio.Event) -> bool:
+        """Wait for a signal; False when the Engine ended first, which it never should."""
+        stopping = asyncio.create_task(stop.wait(), name="asyncline stop")
+        ending = asyncio.create_task(self.engine.wait_closed(), name="asyncline engine's end")
+        await asyncio.wait([stopping, ending], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not ending.done():
+            ending.cancel()
+            return True
+        log.critical("the engine has failed", exc_info=ending.exception())
+        return False
 
     async def _shut_down(self) -> bool:
         """Refuse, finish what is in flight within `drain_s`, close."""

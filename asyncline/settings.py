@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ Cpu = Literal["process", "thread", "inline"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class ServiceSettings(_Section):
@@ -40,9 +40,17 @@ class ServiceSettings(_Section):
     body_timeout_s: float = Field(30, gt=0, description="longest time that a request body may take to arrive")
     keepalive_s: float = Field(75, gt=0, description="how long an idle connection stays open")
     drain_s: float = Field(20, ge=0, description="how long a stop waits for requests in flight")
-    auth_token: SecretStr | None = Field(None, description="bearer token that clients have to send")
+    auth_token: SecretStr | None = Field(None, min_length=1, description="bearer token that clients have to send")
     tls_cert: Path | None = Field(None, description="PEM file with the certificate chain")
     tls_key: Path | None = Field(None, description="PEM file with the private key")
+
+    @field_validator("auth_token", mode="before")
+    @classmethod
+    def _auth_token(cls, value: Any) -> Any:
+        # Not made text again: YAML has made 83 of 0123 by now.
+        if isinstance(value, (int, float)):
+            raise ValueError("write it in quotes, YAML reads digits as a number")
+        return value
 
 
 class DagSettings(_Section):
@@ -118,14 +126,14 @@ def from_file(path: Path) -> Source:
     :raises SettingsError: the file is missing, no YAML, or no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(path.read_text())
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2020-99-99
         raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict | None):
         raise SettingsError(f"{path}: expected a mapping with service, dag and op")
-    return Source(str(path), values)
+    return Source(str(path), values or {})
 
 
 def from_assignments(texts: Iterable[str], name: str = "--set") -> Source:
@@ -137,7 +145,7 @@ def from_assignments(texts: Iterable[str], name: str = "--set") -> Source:
     for text in texts:
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
-        if not equals or len(path) < 2 or not all(path):
+        if not equals or len(path) != _depth(path) + 1 or not all(path):
             raise SettingsError(f"{name} {text!r}: write it as op.detect.batch_size=8")
         _assign(values, path, _scalar(value))
     return Source(name, values)
@@ -149,14 +157,24 @@ def from_environment(op_names: Iterable[str], environ: Mapping[str, str] | None 
     :raises SettingsError: a variable names no setting.
     """
     environ = os.environ if environ is None else environ
-    known = {"ASYNCLINE_" + "_".join(path).upper(): path for path in _paths(op_names)}
+    known: dict[str, tuple[str, ...]] = {}
+    ambiguous = set()
+    for path in _paths(op_names):
+        variable = "ASYNCLINE_" + "_".join(path).upper()
+        if variable in known:
+            ambiguous.add(variable)
+        known[variable] = path
     values: dict[str, Any] = {}
     for variable, text in environ.items():
         if not variable.startswith("ASYNCLINE_"):
             continue
-        path = known.get(variable)
-        if path is None:
+        if variable not in known:
             raise SettingsError(f"environment: no setting {variable}{_suggest(variable, known)}")
+        if variable in ambiguous:
+            raise SettingsError(
+                f"environment: {variable} means several Ops: give them names that differ in more than case"
+            )
+        path = known[variable]
         full = path if path[0] in ("dag", "op") else ("service", *path)
         _assign(values, list(full), _scalar(text))
     return Source("environment", values)
@@ -172,16 +190,16 @@ def merge(graph_name: str, op_code: Mapping[str, Mapping[str, Any]], *sources: S
     merged: dict[str, Any] = {"service": {}, "dag": {}, "op": {name: dict(code) for name, code in op_code.items()}}
     for source in sources:
         for path, value in _leaves(source.values):
-            _check_key(path, op_code, source.name, graph_name)
-            _assign(merged, list(path), value)
-            written[path] = source.name
+            _check_key(path, value, op_code, source.name, graph_name)
+            if len(path) > _depth(path):
+                _assign(merged, list(path), value)
+                written[path] = source.name
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = tuple(str(part) for part in first["loc"])
+        path, problem = _first_problem(error)
         where = written.get(path, "code")
-        raise SettingsError(f"{'.'.join(path)} ({where}): {first['msg']}, got {first['input']!r}") from error
+        raise SettingsError(f"{'.'.join(path)} ({where}): {problem}") from error
 
 
 def check_op_settings(op_name: str, values: Mapping[str, Any]) -> OpSettings:
@@ -195,28 +213,46 @@ def check_op_settings(op_name: str, values: Mapping[str, Any]) -> OpSettings:
     try:
         return OpSettings.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(f"op {op_name!r}: {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
+        path, problem = _first_problem(error)
+        raise SettingsError(f"op {op_name!r}: {path[0]}: {problem}") from error
 
 
-def _check_key(path: tuple[str, ...], ops: Mapping[str, Any], source: str, graph_name: str) -> None:
+def _first_problem(error: ValidationError) -> tuple[tuple[str, ...], str]:
+    """The path of the first wrong setting, and what is wrong with it; a secret is not shown."""
+    first = error.errors()[0]
+    path = tuple(str(part) for part in first["loc"])
+    got = "" if path[-1] == "auth_token" else f", got {first['input']!r}"
+    return path, first["msg"].removeprefix("Value error, ") + got
+
+
+def _check_key(path: tuple[str, ...], value: Any, ops: Mapping[str, Any], source: str, graph_name: str) -> None:
     sections: dict[str, Iterable[str]] = {"service": ServiceSettings.model_fields, "dag": DagSettings.model_fields}
     if path[0] not in ("op", *sections):
         raise SettingsError(f"{source}: no section {path[0]!r}{_suggest(path[0], ['service', 'dag', 'op'])}")
     if path[0] == "op":
         if len(path) < 2:
-            raise SettingsError(f"{source}: op: expected a mapping from the names of Ops")
+            if value:
+                raise SettingsError(f"{source}: op: expected a mapping from the names of Ops")
+            return
         if path[1] not in ops:
             raise SettingsError(f"{source}: graph {graph_name!r} has no op {path[1]!r}{_suggest(path[1], ops)}")
         keys: Iterable[str] = OpSettings.model_fields
     else:
         keys = sections[path[0]]
-    depth = 2 if path[0] == "op" else 1
+    depth = _depth(path)
     name = ".".join(path[:depth])
     if len(path) <= depth:
+        # A section without keys (`dag:` alone in YAML) says nothing.
+        if value is None or value == {}:
+            return
         raise SettingsError(f"{source}: {name}: expected a mapping of settings")
     if path[depth] not in keys:
         raise SettingsError(f"{source}: {name} has no setting {path[depth]!r}{_suggest(path[depth], keys)}")
+
+
+def _depth(path: Sequence[str]) -> int:
+    """How many parts of a setting's path name its section: `dag`, or `op` and the Op."""
+    return 2 if path[0] == "op" else 1
 
 
 def _paths(op_names: Iterable[str]) -> Iterator[tuple[str, ...]]:
@@ -226,13 +262,9 @@ def _paths(op_names: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    depth = len(prefix)
     for key, value in values.items():
         path = (*prefix, str(key))
-        # A section without keys (`op:` alone in YAML) says nothing.
-        if value is None and depth < 2:
-            continue
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value and len(path) <= _depth(path):
             yield from _leaves(value, path)
         else:
             yield path, value

@@ -15,6 +15,9 @@ from asyncline.errors import LoadError
 _DTYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
     "tensor(int8)": "INT8",
     "tensor(int16)": "INT16",
     "tensor(int32)": "INT32",
@@ -56,7 +59,9 @@ class OnnxSession(Session):
         try:
             self._session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no base
-            raise LoadError(f"{file.name} is no model that onnxruntime can load: {error}") from error
+            raise LoadError(
+                f"{file.name} is no model that onnxruntime can load: {' '.join(str(error).split())}"
+            ) from error
         self.inputs = tuple(map(_info, self._session.get_inputs()))
         self.outputs = tuple(map(_info, self._session.get_outputs()))
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)

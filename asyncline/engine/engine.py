@@ -167,6 +167,14 @@ class Engine:
         if self.hooks.loaded:
             self.hooks.emit(self.hooks.loaded, node, replica.index, self.clock() - started_at)
 
+    async def wait_closed(self) -> None:
+        """Wait until the Engine has ended.
+
+        :raises ExceptionGroup: it ended by a defect of its own.
+        """
+        if self._live_task is not None:
+            await asyncio.shield(self._live_task)
+
     async def close(self, drain_s: float = 0.0) -> bool:
         """Refuse new requests, let those in flight finish for up to `drain_s` seconds, end everything.
 

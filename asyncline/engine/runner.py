@@ -34,6 +34,9 @@ WAIT, PRE, MID, POST = range(len(STAGES))
 BATCHES_AHEAD = 4
 """How many batches for each replica may lie preprocessed: enough to fill one bucket among several."""
 
+MOST_SAMPLES = 10_000
+"""Most samples of one Item at an Op: they are queued in one go, during which the loop serves nobody else."""
+
 _OUTCOMES = frozenset({Each, Skip, Reply})
 
 
@@ -190,6 +193,10 @@ class Runner:
             self._processed(visit, value.samples if visit.many else value, now)
             return
         values = value.samples if visit.many else [value]
+        if len(values) > MOST_SAMPLES:
+            text = f"op {self.node.name!r} preprocess: Each of {len(values)} samples, more than {MOST_SAMPLES}"
+            self._fail(visit.item, OpError(text))
+            return
         if not values:
             self._processed(visit, [], now)
             return

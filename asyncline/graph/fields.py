@@ -63,6 +63,7 @@ class Field(ABC):
         """Turn what a client sent into what a hook gets.
 
         :raises BadRequest: it does not fit; the message does not name the field, the caller adds it.
+        :raises TooLarge: it has more bytes than its limit; likewise.
         """
 
     @abstractmethod
@@ -187,6 +188,8 @@ class Tensor(Field):
         super().__init__(default=default, description=description, example=example)
         if dtype not in DTYPES:
             raise ValueError(f"no dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+        if any(not isinstance(length, int) or length < -1 for length in shape):
+            raise ValueError(f"no shape {shape!r}: write lengths, and -1 for any length")
         self.dtype = dtype
         self.shape = tuple(shape)
 
@@ -194,9 +197,7 @@ class Tensor(Field):
         target = np.dtype(DTYPES[self.dtype])
         array = value if isinstance(value, np.ndarray) else self._from_lists(value)
         if array.dtype != target:
-            if not np.can_cast(array.dtype, target, "same_kind") and not self._fits(array, target):
-                raise BadRequest(f"expected {self.dtype}, got {array.dtype.name}")
-            array = array.astype(target)
+            array = self._cast(array, target)
         return self._shaped(array)
 
     @staticmethod
@@ -206,22 +207,27 @@ class Tensor(Field):
         try:
             array = np.asarray(value)
         except (ValueError, OverflowError):
-            raise BadRequest("the nested lists are ragged") from None
+            raise BadRequest("the nested lists are ragged or too deep") from None
         if array.dtype.kind not in "biuf":
             if array.size == 0:
                 return array.astype(np.float64)
             raise BadRequest("expected numbers only")
         return array
 
-    @staticmethod
-    def _fits(array: np.ndarray[Any, Any], target: np.dtype[Any]) -> bool:
-        # JSON has one kind of number: integers that all fit the target's range are welcome.
-        if array.size == 0:
-            return True
-        if array.dtype.kind not in "iu" or target.kind not in "iu":
-            return False
-        limits = np.iinfo(target)
-        return bool(array.min() >= limits.min and array.max() <= limits.max)
+    def _cast(self, array: np.ndarray[Any, Any], target: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        if array.size:
+            # JSON has one kind of number: integers that all fit the target's range are welcome.
+            if array.dtype.kind in "iu" and target.kind in "iu":
+                limits = np.iinfo(target)
+                if array.min() < limits.min or array.max() > limits.max:
+                    raise BadRequest(f"a number is out of the range of {self.dtype}")
+            elif not np.can_cast(array.dtype, target, "same_kind"):
+                raise BadRequest(f"expected {self.dtype}, got {array.dtype.name}")
+        try:
+            with np.errstate(over="raise"):
+                return array.astype(target)
+        except FloatingPointError:
+            raise BadRequest(f"a number is out of the range of {self.dtype}") from None
 
     def _shaped(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         expected = self.shape

@@ -56,6 +56,10 @@ class Graph:
             value = todo.pop()
             if value.request is not self.request:
                 raise GraphError(f"graph {self.name!r}: its outputs come from different Requests")
+            if value is self.request and self.request.fields:
+                raise GraphError(
+                    f"graph {self.name!r} answers with the whole Request, which has fields: take request.field"
+                )
             if isinstance(value, Op) and value not in found:
                 found[value] = None
                 todo += value.inputs

@@ -53,8 +53,8 @@ class Op(Input):
 
     def __init__(self, *inputs: Input, name: str | None = None, **settings: Any) -> None:
         self.name = snake_case(type(self).__name__) if name is None else name
-        if not _NAME.fullmatch(self.name):
-            raise GraphError(f"op {self.name!r}: a name has letters, digits and underscores only")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise GraphError(f"op {self.name!r}: a name has letters, digits and underscores only; give one, name='...'")
         self.code_settings = {**self._settings_in_class, **settings}
         try:
             #: The settings in force: those of the code until an Engine merges in the other sources.
@@ -66,6 +66,8 @@ class Op(Input):
         for position, value in enumerate(inputs, 1):
             if not isinstance(value, Input):
                 raise GraphError(f"op {self.name!r}: input {position} is {value!r}; expected an Op or request.field")
+            if value is value.request and value.fields:
+                raise GraphError(f"op {self.name!r} takes the whole Request, which has fields: take request.field")
         self.inputs = inputs
         self.request = inputs[0].request
         if any(value.request is not self.request for value in inputs):
@@ -112,6 +114,11 @@ def op(*, cpu: Cpu = "process", **settings: Any) -> Callable[[_Function], type[O
     """
 
     def make(function: _Function) -> type[Op]:
+        try:
+            check_op_settings(function.__name__, {"cpu": cpu, **settings})
+        except SettingsError as error:
+            raise GraphError(str(error)) from error
+
         def run(self: Op, *values: Any) -> Any:
             return function(*values)
 
@@ -187,7 +194,11 @@ def is_async(hook: Callable[..., Any] | None) -> bool:
 
 def _accepts(function: Callable[..., Any], count: int) -> bool:
     try:
-        inspect.signature(function).bind(*range(count))
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C have none
+        return True
+    try:
+        signature.bind(*range(count))
     except TypeError:
         return False
     return True

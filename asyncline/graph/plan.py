@@ -108,9 +108,6 @@ def plan(graph: Graph, settings: Settings) -> Plan:
         mine = settings.op[op.name]
         if mine.batch_size > 1 and op.hook("process") is None:
             raise GraphError(f"op {op.name!r}: batch_size without `process`: only `process` takes batches")
-        for value in op.inputs:
-            if value is graph.request and graph.request.fields:
-                raise GraphError(f"op {op.name!r} takes the whole Request, which has fields: take request.field")
         nodes.append(
             Node(
                 index=index,

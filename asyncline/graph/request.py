@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from asyncline.errors import BadRequest, GraphError
+from asyncline.errors import BadRequest, GraphError, RequestError
 from asyncline.graph.fields import Field
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class Request(Input):
         self._inputs = {name: FieldInput(self, name) for name in fields}
         # Weak, so that an Op made and thrown away (a notebook cell run twice) is no part of the graph.
         self.consumers: weakref.WeakSet[Op] = weakref.WeakSet()
+        for name in fields:
+            if name in self.__dict__ or hasattr(type(self), name):
+                raise GraphError(f"request field {name!r}: a Request has an attribute of that name; choose another")
 
     def __getattr__(self, name: str) -> FieldInput:
         inputs: dict[str, FieldInput] = self.__dict__.get("_inputs", {})
@@ -52,6 +55,7 @@ class Request(Input):
         """From what the client sent to the value of every field, by name; checks and converts each.
 
         :raises BadRequest: a field is missing, unknown or wrong; the message names it.
+        :raises TooLarge: a field is over its limit; the message names it.
         """
         if not self.fields:
             return payload
@@ -62,7 +66,7 @@ class Request(Input):
             if name in payload:
                 try:
                     values[name] = field.parse(payload[name])
-                except BadRequest as error:
+                except RequestError as error:
                     error.message = f"field {name!r}: {error.message}"
                     raise
             elif field.required:

@@ -18,7 +18,7 @@ def decode(data: bytes) -> Any:
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=True)
     except Exception as error:  # msgpack raises many kinds, ValueError and its own
-        raise BadRequest(f"the body is no msgpack: {error or type(error).__name__}") from None
+        raise BadRequest(f"the body is no msgpack: {str(error) or type(error).__name__}") from None
 
 
 def encode(value: Any) -> bytes:
@@ -28,7 +28,7 @@ def encode(value: Any) -> bytes:
     """
     try:
         return bytes(msgpack.packb(value, default=_default, use_bin_type=True))
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
         raise OpError(f"the answer cannot be written as msgpack: {error}") from error
 
 

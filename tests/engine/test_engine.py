@@ -707,3 +707,26 @@ def test_many_requests_with_random_faults_each_get_their_own_outcome() -> None:
             assert_nothing_left(engine)
 
     run_virtual(main())
+
+
+def test_an_each_of_too_many_samples_is_the_ops_fault() -> None:
+    with pytest.raises(OpError, match="op 'split' preprocess: Each of 10001 samples, more than 10000"):
+        submit(graph_of(Split), [0] * 10_001)
+
+
+def test_an_engine_that_ends_by_a_defect_says_so() -> None:
+    async def main() -> None:
+        async with virtual_engine(graph_of(Slow)) as engine:
+            assert engine._live_task is not None
+
+            async def defect() -> None:
+                raise RuntimeError("defect")
+
+            engine._lanes["loop"]._tasks.create_task(defect())  # type: ignore[attr-defined]  # a LoopLane has it
+            with pytest.raises(ExceptionGroup):
+                await engine.wait_closed()
+            assert engine.problem() == "closed"
+            with pytest.raises(Unavailable):
+                await engine.submit(1)
+
+    run_virtual(main())

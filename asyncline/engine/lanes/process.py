@@ -64,16 +64,18 @@ class Slot:
             async with asyncio.timeout(START_S):
                 # In a thread: starting a process talks to the fork server and waits for it.
                 started = await asyncio.wrap_future(await asyncio.to_thread(self._spawn))
+                if isinstance(started, LoadError):
+                    raise started
+                # By descriptor, so that a signal can never reach another process with a reused id.
+                self._pidfd = os.pidfd_open(started)
         except TimeoutError:
             raise LoadError(f"a worker of the CPU pool did not start within {START_S:.0f} s") from None
+        except LoadError:
+            raise
         except BrokenProcessPool:
             raise LoadError("a worker of the CPU pool died while it started") from None
         except Exception as error:
             raise LoadError(f"a worker of the CPU pool did not start: {public_message(error)}") from error
-        if isinstance(started, LoadError):
-            raise started
-        # By descriptor, so that a signal can never reach another process with a reused id.
-        self._pidfd = os.pidfd_open(started)
         self._lane.loop.add_reader(self._pidfd, self._died)
         self.ready = True
 
