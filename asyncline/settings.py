@@ -48,8 +48,8 @@ class ServiceSettings(_Section):
     @classmethod
     def _auth_token(cls, value: Any) -> Any:
         # Not made text again: YAML has made 83 of 0123 by now.
-        if isinstance(value, (int, float)):
-            raise ValueError("write it in quotes, YAML reads digits as a number")
+        if not isinstance(value, str | SecretStr | None):
+            raise ValueError("write it in quotes: YAML reads it as something else than text")
         return value
 
 
@@ -58,6 +58,7 @@ class DagSettings(_Section):
 
     channel_size: int = Field(1024, ge=1, description="most Items waiting in front of an Op")
     cpu_workers: int | None = Field(None, ge=1, description="processes of the CPU pool; default: cores - 1")
+    shared_mb: int = Field(0, ge=0, description="most memory that the CPU pool shares; 0: a quarter of the memory")
     cpu_threads: int | None = Field(None, ge=1, description="threads of the thread lane; default: cores")
 
 
@@ -229,23 +230,17 @@ def _check_key(path: tuple[str, ...], value: Any, ops: Mapping[str, Any], source
     sections: dict[str, Iterable[str]] = {"service": ServiceSettings.model_fields, "dag": DagSettings.model_fields}
     if path[0] not in ("op", *sections):
         raise SettingsError(f"{source}: no section {path[0]!r}{_suggest(path[0], ['service', 'dag', 'op'])}")
-    if path[0] == "op":
-        if len(path) < 2:
-            if value:
-                raise SettingsError(f"{source}: op: expected a mapping from the names of Ops")
-            return
-        if path[1] not in ops:
-            raise SettingsError(f"{source}: graph {graph_name!r} has no op {path[1]!r}{_suggest(path[1], ops)}")
-        keys: Iterable[str] = OpSettings.model_fields
-    else:
-        keys = sections[path[0]]
+    if path[0] == "op" and len(path) > 1 and path[1] not in ops:
+        raise SettingsError(f"{source}: graph {graph_name!r} has no op {path[1]!r}{_suggest(path[1], ops)}")
     depth = _depth(path)
     name = ".".join(path[:depth])
     if len(path) <= depth:
         # A section without keys (`dag:` alone in YAML) says nothing.
-        if value is None or value == {}:
-            return
-        raise SettingsError(f"{source}: {name}: expected a mapping of settings")
+        if value not in (None, {}):
+            what = "from the names of Ops" if name == "op" else "of settings"
+            raise SettingsError(f"{source}: {name}: expected a mapping {what}")
+        return
+    keys = sections.get(path[0], OpSettings.model_fields)
     if path[depth] not in keys:
         raise SettingsError(f"{source}: {name} has no setting {path[depth]!r}{_suggest(path[depth], keys)}")
 

@@ -24,10 +24,14 @@ from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.runner import Runner
 from asyncline.errors import RequestError, Unavailable, hook_error, load_error
 from asyncline.graph.graph import Graph
+from asyncline.graph.op import is_async
 from asyncline.graph.plan import STAGES, Node, Plan, plan
 from asyncline.settings import Settings, merge
 
 log = logging.getLogger("asyncline.engine")
+
+CLOSE_S = 5.0
+"""Longest time of one Op's `close_op`."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Engine:
         self.admission = Admission(self.plan.max_in_flight, max_bytes, clock)
         self._make_lanes = lanes or Lanes()
         self._lanes: dict[str, Lane] = {}
+        self._opened: list[Node] = []
         self.runners: list[Runner] = []
         self._awake: deque[Runner] = deque()
         self._turning = False
@@ -146,6 +151,7 @@ class Engine:
         for node in nodes:
             if set(node.lanes.values()) != {"process"}:
                 await _init(node)
+                self._opened.append(node)
         for node in nodes:
             replicas = list(self._make_lanes.replicas(node, tasks, self.clock))
             pre, post = (self._lanes.get(node.lane(hook) or "") for hook in ("preprocess", "postprocess"))
@@ -212,6 +218,8 @@ class Engine:
             part.close()
         for part in parts:
             await part.wait_closed()
+        for node in reversed(self._opened):
+            await _close_op(node)
         self.expiry.close()
 
     async def __aenter__(self) -> Engine:
@@ -377,3 +385,14 @@ async def _init(node: Node) -> None:
         await asyncio.to_thread(init)
     except Exception as error:
         raise load_error(error, node.name, "init_op") from error
+
+
+async def _close_op(node: Node) -> None:
+    close = node.op.hook("close_op")
+    if close is None:
+        return
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await (close() if is_async(close) else asyncio.to_thread(close))
+    except Exception:  # of user code, at the end of everything: there is nobody to tell but the log
+        log.exception("op %r close_op", node.name)

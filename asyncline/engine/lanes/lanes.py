@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from asyncline.deadline import Clock
+from asyncline.engine.admission import MEMORY_BYTES
 from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes.base import Lane, Replica
 from asyncline.engine.lanes.device import ThreadReplica
@@ -29,7 +30,8 @@ class Lanes:
         # Processes first: the fork server has to start before there are threads or CUDA.
         if needed["process"]:
             width = plan.settings.dag.cpu_workers or max(1, cores - 1)
-            lanes["process"] = ProcessLane(width, needed["process"], tasks, hooks, clock)
+            max_bytes = plan.settings.dag.shared_mb * 10**6 or MEMORY_BYTES // 4
+            lanes["process"] = ProcessLane(width, needed["process"], tasks, hooks, clock, max_bytes)
         if needed["thread"]:
             lanes["thread"] = ThreadLane(plan.settings.dag.cpu_threads or cores, clock)
         lanes["loop"] = LoopLane(tasks, clock)

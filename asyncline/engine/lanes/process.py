@@ -1,30 +1,33 @@
 """Lane of processes: the CPU pool.
 
 Single-worker `ProcessPoolExecutor`s, one Job in flight per worker, so that a crash costs one request and
-names its culprit, and a hung worker can be killed. A shared pool would fail every pending Job on one crash.
+names its culprit, and a hung worker can be killed. Each worker runs one long task that answers Calls over a
+Link; a stock `submit` for each Job would cost 120 µs of the server's time and pickle arrays.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import logging
 import multiprocessing
 import os
 import pickle
-import select
 import signal
+import socket
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 from asyncline.deadline import Clock
 from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
+from asyncline.engine.lanes.crossing import pack, unpack
+from asyncline.engine.lanes.link import Link
+from asyncline.engine.lanes.segment import Key, Segments, SegmentsFull
 from asyncline.errors import LoadError, OpError, Unavailable, WorkerCrashed, public_message
 from asyncline.graph.op import recipe
 from asyncline.graph.plan import Node
@@ -48,9 +51,14 @@ class Slot:
         self.number = number
         self.job: Job | None = None
         self.ready = False
+        self.link: Link | None = None
         self.retired: asyncio.Future[None] | None = None
+        #: Waits for memory of ours to be handed back.
+        self.hungry = False
         self._lane = lane
+        self._owner = 0
         self._executor: ProcessPoolExecutor | None = None
+        self._starting: asyncio.Future[worker.Started] | None = None
         self._pidfd: int | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._killed_because = ""
@@ -60,90 +68,131 @@ class Slot:
 
         :raises LoadError: it died, took too long, or an Op could not be made in it.
         """
+        lane = self._lane
+        self._owner = next(lane.numbers)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self.link = Link(ours, lane.segments)
+        self._starting = lane.loop.create_future()
+        lane.loop.add_reader(ours, self._readable)
         try:
             async with asyncio.timeout(START_S):
                 # In a thread: starting a process talks to the fork server and waits for it.
-                started = await asyncio.wrap_future(await asyncio.to_thread(self._spawn))
-                if isinstance(started, LoadError):
-                    raise started
+                await asyncio.to_thread(self._spawn, theirs)
+                started = await self._starting
+                if started.error is not None:
+                    raise started.error
                 # By descriptor, so that a signal can never reach another process with a reused id.
-                self._pidfd = os.pidfd_open(started)
-        except TimeoutError:
-            raise LoadError(f"a worker of the CPU pool did not start within {START_S:.0f} s") from None
+                self._pidfd = os.pidfd_open(started.pid)
         except LoadError:
             raise
-        except BrokenProcessPool:
+        except TimeoutError:
+            raise LoadError(f"a worker of the CPU pool did not start within {START_S:.0f} s") from None
+        except EOFError:
             raise LoadError("a worker of the CPU pool died while it started") from None
         except Exception as error:
             raise LoadError(f"a worker of the CPU pool did not start: {public_message(error)}") from error
-        self._lane.loop.add_reader(self._pidfd, self._died)
+        finally:
+            self._starting = None
         self.ready = True
 
-    def _spawn(self) -> Future[int | LoadError]:
-        context = multiprocessing.get_context("forkserver")
-        self._executor = ProcessPoolExecutor(max_workers=1, mp_context=context)
-        return self._executor.submit(worker.start, self._lane.recipes)
+    def _spawn(self, theirs: socket.socket) -> None:
+        with theirs:
+            self._executor = ProcessPoolExecutor(
+                1, multiprocessing.get_context("forkserver"), initializer=worker.connect, initargs=(theirs,)
+            )
+            setup = worker.Setup(self._owner, self._lane.worker_bytes, self._lane.recipes)
+            # Its end shows at the Link; the executor's own word for it is not needed.
+            self._executor.submit(worker.serve, setup).add_done_callback(_ignore)
 
     def run(self, job: Job) -> None:
-        self.job = job
+        """Hand a Job to the worker.
+
+        :raises SegmentsFull: there is no room for its arguments now; the Job has to wait.
+        :raises OSError: the worker is dead, so the Job has not begun.
+        """
+        assert self.link is not None
         item = job.item
-        call = worker.Call(
-            job.node.name, job.hook, job.args, item.data_id, item.log_id, item.traceparent, job.expires_at
-        )
-        loop = self._lane.loop
         try:
-            future = self._executor.submit(worker.call, call)  # type: ignore[union-attr]  # ready slots have one
-        except BrokenProcessPool as error:
-            future = Future()
-            future.set_exception(error)
-        self._kill_timer = loop.call_at(job.expires_at + GRACE_S, self.kill, "hung past the deadline")
-        future.add_done_callback(partial(_to_loop, loop, self._hand_back))
+            parcel = pack(job.args, self._lane.segments)
+        except SegmentsFull:
+            raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {public_message(error)}"
+            job.error = OpError(f"op {job.node.name!r} {job.hook}: its arguments cannot enter the CPU pool: {text}")
+            self._lane.finished(self, job)
+            return
+        call = worker.Call(
+            job.node.name, job.hook, parcel.packed, item.data_id, item.log_id, item.traceparent, job.expires_at
+        )
+        self.link.send(call, parcel)
+        self.job = job
+        self._kill_timer = self._lane.loop.call_at(job.expires_at + GRACE_S, self.kill, "hung past the deadline")
 
     def kill(self, reason: str) -> None:
         if self._pidfd is not None:
             self._killed_because = reason
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def _hand_back(self, future: Future[worker.Answer]) -> None:
-        job, self.job = self.job, None
-        assert job is not None
-        self._kill_timer.cancel()  # type: ignore[union-attr]  # set when the Job was handed over
-        error = future.exception()
-        if isinstance(error, BrokenProcessPool):
-            self._lane.lost(self, job, self._killed_because or "died")
+    def _readable(self) -> None:
+        assert self.link is not None
+        try:
+            body = self.link.receive()
+        except BlockingIOError:
             return
-        if error is not None:
-            # Arguments or a result that pickle refuses; the worker is well.
-            text = f"{type(error).__name__}: {public_message(error)}"
-            job.error = OpError(f"op {job.node.name!r} {job.hook}: a value cannot cross to the CPU pool: {text}")
-        else:
-            answer = future.result()
-            job.value, job.error = answer.value, answer.error
-            job.started_at, job.ended_at = answer.started_at, answer.ended_at
+        except EOFError:
+            self._ended()
+            return
+        if isinstance(body, worker.Answer):
+            self._answered(body)
+        elif isinstance(body, worker.Hungry):
+            self.hungry = True
+            self._lane.feed()
+        elif self._starting is not None and not self._starting.done():
+            self._starting.set_result(body)
+
+    def _answered(self, answer: worker.Answer) -> None:
+        job, self.job = self.job, None
+        assert job is not None and self.link is not None and self._kill_timer is not None
+        self._kill_timer.cancel()
+        self.hungry = False
+        job.args = ()
+        job.error = answer.error
+        job.started_at, job.ended_at = answer.started_at, answer.ended_at
+        if answer.value is not None:
+            try:
+                job.value = unpack(answer.value, self._lane.segments, self.link)
+            except Exception as error:  # an object that pickles but does not unpickle
+                text = f"{type(error).__name__}: {public_message(error)}"
+                job.error = OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}")
         self._lane.finished(self, job)
 
-    def _died(self) -> None:
-        """The worker has ended. While it ran a Job, the executor says so too, with the Job."""
-        self._lane.loop.remove_reader(self._pidfd)  # type: ignore[arg-type]  # set while there is a reader
-        if self.job is None:
-            self._lane.lost(self, None, "died while idle")
-
-    def is_dead(self) -> bool:
-        """Whether the worker has ended, even if the loop has not been told yet."""
-        if self._pidfd is None:
-            return True
-        poll = select.poll()  # not select(): a server's descriptors go past 1024
-        poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+    def _ended(self) -> None:
+        """The worker has closed its end: it is dead."""
+        if self._starting is not None:
+            if not self._starting.done():
+                self._starting.set_exception(EOFError())
+            self._lane.loop.remove_reader(self.link.connection)  # type: ignore[union-attr]  # it has one
+            return
+        job, self.job = self.job, None
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self._lane.lost(self, job, self._killed_because or ("died" if job is not None else "died while idle"))
 
     def discard(self) -> None:
-        """Let go of a worker, dead or alive."""
-        self.ready = False
+        """Let go of a worker, dead or alive, and of what it reads and wrote."""
+        self.ready = self.hungry = False
         self._killed_because = ""
+        if self._starting is not None and not self._starting.done():
+            self._starting.set_exception(EOFError())
         if self._pidfd is not None:
-            self._lane.loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
+        if self.link is not None:
+            self._lane.loop.remove_reader(self.link.connection)
+            self.link.close()
+            self.link = None
+            self._lane.segments.forget_owner(self._owner)
         executor, self._executor = self._executor, None
         if executor is not None:
             # In a thread: it joins the executor's own, which ends with its worker.
@@ -151,12 +200,21 @@ class Slot:
 
 
 class ProcessLane(Lane):
-    """`width` worker processes and one queue of Jobs in front of them, oldest first."""
+    """`width` worker processes and one queue of Jobs in front of them, oldest first.
 
-    def __init__(self, width: int, nodes: list[Node], tasks: asyncio.TaskGroup, hooks: Hooks, clock: Clock) -> None:
+    :param max_bytes: most bytes in shared memory, half of it for arguments, half for results.
+    """
+
+    def __init__(
+        self, width: int, nodes: list[Node], tasks: asyncio.TaskGroup, hooks: Hooks, clock: Clock, max_bytes: int
+    ) -> None:
         self.width = width
         self.loop = asyncio.get_running_loop()
-        self.recipes: list[worker.Recipe] = []
+        self.numbers = itertools.count(1)
+        self.recipes: tuple[worker.Recipe, ...] = ()
+        self.segments = Segments(0, max_bytes // 2)
+        self.segments.on_close = self._note_closed
+        self.worker_bytes = max_bytes // 2 // width
         self._nodes = nodes
         self._tasks = tasks
         self._hooks = hooks
@@ -168,7 +226,7 @@ class ProcessLane(Lane):
         self._closed = False
 
     async def start(self) -> None:
-        self.recipes = [make_recipe(node) for node in self._nodes]
+        self.recipes = tuple(make_recipe(node) for node in self._nodes)
         await asyncio.gather(*(slot.start() for slot in self._slots))
         self._free.extend(self._slots)
 
@@ -183,51 +241,96 @@ class ProcessLane(Lane):
                 self.loop.call_soon(job.done, job)
                 continue
             slot = self._free.popleft()
-            if slot.is_dead():
+            try:
+                self.segments.sweep()
+                slot.run(job)
+            except SegmentsFull:
+                # Wait for arguments of other Jobs to be handed back, as long as this Job lives.
+                self._free.appendleft(slot)
+                self._jobs.appendleft(job)
+                self._watch_memory()
+                return
+            except OSError:
                 self._jobs.appendleft(job)
                 self.lost(slot, None, "died while idle")
-            else:
-                slot.run(job)
 
     def finished(self, slot: Slot, job: Job) -> None:
         self._free.append(slot)
         self._dispatch()
         job.done(job)
 
+    def feed(self) -> None:
+        """Give workers that wait for memory the holds that have been let go here, and Jobs that wait a chance."""
+        self.segments.on_drop = None
+        self.segments.sweep()
+        for slot in self._slots:
+            if slot.hungry and slot.link is not None:
+                if slot.link.returns:
+                    slot.hungry = False
+                    try:
+                        slot.link.send(None)
+                    except OSError:
+                        pass  # it is dead: the reader finds the end of the Link
+                else:
+                    self._watch_memory()
+        self._dispatch()
+
+    def _watch_memory(self) -> None:
+        """Call `feed` when a hold is let go, in whatever thread that happens."""
+        if self.segments.on_drop is None:
+            self.segments.on_drop = self._call_feed
+
+    def _call_feed(self) -> None:
+        self.segments.on_drop = None
+        try:
+            self.loop.call_soon_threadsafe(self.feed)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits
+
+    def _note_closed(self, key: Key) -> None:
+        for slot in self._slots:
+            if slot.link is not None:
+                slot.link.note_closed(key)
+
     def lost(self, slot: Slot, job: Job | None, reason: str) -> None:
         """A worker is gone, with the Job it ran."""
         slot.discard()
-        if job is None and slot in self._free:
+        if slot in self._free:
             self._free.remove(slot)
         op, hook = (job.node.name, job.hook) if job is not None else ("", "")
         if job is not None:
             job.error = WorkerCrashed(f"op {op!r} {hook}: the worker process {reason}")
-        if self._closed:
-            if job is not None:
-                job.done(job)
-            return
-        self._replaced += 1
-        log.error("worker %d of the CPU pool %s%s", slot.number, reason, f" in op {op!r} {hook}" if op else "",
-                  extra=_ids(job))  # fmt: skip
-        if self._hooks.worker_lost:
-            self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
-        self._tasks.create_task(self._replace(slot), name=f"asyncline worker {slot.number} restart")
+        if not self._closed:
+            self._replaced += 1
+            log.error(
+                "worker %d of the CPU pool %s%s", slot.number, reason, f" in op {op!r} {hook}" if op else "",
+                extra=_ids(job),
+            )  # fmt: skip
+            if self._hooks.worker_lost:
+                self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
+            self._tasks.create_task(self._replace(slot), name=f"asyncline worker {slot.number} restart")
         if job is not None:
             job.done(job)
 
     async def _replace(self, slot: Slot) -> None:
-        for attempt in range(1_000_000):
+        for attempt in itertools.count():
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
             try:
                 await slot.start()
             except LoadError as error:
-                log.error("worker %d of the CPU pool: %s", slot.number, error)
                 slot.discard()
+                if self._closed:
+                    return
+                log.error("worker %d of the CPU pool: %s", slot.number, error)
                 if not any(other.ready for other in self._slots):
                     self._refuse()
                 continue
-            self._free.append(slot)
-            self._dispatch()
+            if self._closed:
+                slot.kill("closed")
+                slot.discard()
+            else:
+                self._free.append(slot)
+                self._dispatch()
             return
 
     def _refuse(self) -> None:
@@ -244,6 +347,7 @@ class ProcessLane(Lane):
         for slot in self._slots:
             slot.kill("closed")
             slot.discard()
+        self.segments.close()
         retired = [slot.retired for slot in self._slots if slot.retired is not None]
         if retired:
             await asyncio.wait(retired, timeout=CLOSE_S)
@@ -283,11 +387,9 @@ def make_recipe(node: Node) -> worker.Recipe:
     return made
 
 
-def _to_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[Future[Any]], None], future: Future[Any]) -> None:
-    try:
-        loop.call_soon_threadsafe(callback, future)
-    except RuntimeError:
-        pass  # the loop is closed: nobody waits
+def _ignore(future: Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _ids(job: Job | None) -> dict[str, Any]:

@@ -1,20 +1,27 @@
-"""What runs inside a process of the CPU pool. Imported there by name; keeps no state but the Ops."""
+"""What runs inside a process of the CPU pool: one long task that answers Calls until the server lets go."""
 
 from __future__ import annotations
 
 import fcntl
 import multiprocessing
 import os
+import select
 import signal
+import socket
 import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
 
 from asyncline.engine.context import current
-from asyncline.errors import LoadError, OpError, RequestError, hook_error, load_error
+from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
+from asyncline.engine.lanes.link import Link
+from asyncline.engine.lanes.segment import Segments, SegmentsFull
+from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
 from asyncline.graph.op import Op, remake
 from asyncline.settings import OpSettings
+
+TRACEBACK_CHARACTERS = 16_000
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,31 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What a worker is told at its start."""
+
+    number: int
+    """Its own, never used again: the owner in the keys of its segments."""
+    max_bytes: int
+    """Most bytes in its segments."""
+    recipes: tuple[Recipe, ...]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker's first message."""
+
+    pid: int
+    error: LoadError | None
+
+
+@dataclass(frozen=True)
 class Call:
-    """One hook call, as it crosses to a worker. Also what `context()` shows there."""
+    """One hook call. Also what `context()` shows in the worker."""
 
     op: str
     hook: str
-    args: tuple[Any, ...]
+    args: Packed
     data_id: int
     log_id: str
     traceparent: str | None
@@ -45,32 +71,31 @@ class Call:
 class Answer:
     """What came of a Call. Times are seconds of CLOCK_MONOTONIC, one clock for all processes."""
 
-    value: Any
+    value: Packed | None
     error: RequestError | None
     started_at: float
     ended_at: float
 
 
-_ops: dict[str, Op] = {}
+class Hungry:
+    """From a worker without room for a result: hand back what you can. Nothing else will come until then."""
 
 
-def start(recipes: list[Recipe]) -> int | LoadError:
-    """Make the Ops and run their `init_op`. Returns this worker's process id, or what failed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+_connection: socket.socket
+
+
+def connect(connection: socket.socket) -> None:
+    """The executor's initializer: the only way in which a socket gets into a new process."""
+    global _connection
+    _connection = connection
+
+
+def serve(setup: Setup) -> None:
+    """Make the Ops, say so, then answer Calls until the server closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
     _die_with_parent()
-    for recipe in recipes:
-        try:
-            op = remake(recipe.cls, recipe.args, recipe.kwargs)
-            op.settings = recipe.settings
-            init = op.hook("init_op")
-            if init is not None:
-                init()
-        except Exception as error:
-            failed = load_error(error, recipe.name, "init_op in the CPU pool")
-            failed.__cause__ = None  # a foreign exception need not survive pickling
-            return failed
-        _ops[recipe.name] = op
-    return os.getpid()
+    with _connection:  # whatever ends this, the server sees the end of the connection
+        Worker(setup, _connection).run()
 
 
 def _die_with_parent() -> None:
@@ -90,17 +115,76 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def call(call: Call) -> Answer:
-    """Run one hook."""
-    current.set(call)
-    started_at = time.monotonic()
-    try:
-        value = getattr(_ops[call.op], call.hook)(*call.args)
-    except Exception as error:
-        outcome = hook_error(error, call.op, call.hook)
-        # A foreign exception need not survive pickling; its text does.
-        outcome.__cause__ = None
-        if isinstance(outcome, OpError):
-            outcome.traceback = traceback.format_exc()
-        return Answer(None, outcome, started_at, time.monotonic())
-    return Answer(value, None, started_at, time.monotonic())
+class Worker:
+    """One process of the pool."""
+
+    def __init__(self, setup: Setup, connection: socket.socket) -> None:
+        self._setup = setup
+        self._ops: dict[str, Op] = {}
+        self._segments = Segments(setup.number, setup.max_bytes)
+        self._link = Link(connection, self._segments)
+        self._segments.on_close = self._link.note_closed
+
+    def run(self) -> None:
+        self._link.send(Started(os.getpid(), self._make_ops()))
+        try:
+            while True:
+                call = self._link.receive()
+                if isinstance(call, Call):
+                    self._answer(call)
+        except EOFError:
+            pass
+
+    def _make_ops(self) -> LoadError | None:
+        for recipe in self._setup.recipes:
+            try:
+                op = remake(recipe.cls, recipe.args, recipe.kwargs)
+                op.settings = recipe.settings
+                init = op.hook("init_op")
+                if init is not None:
+                    init()
+            except Exception as error:
+                failed = load_error(error, recipe.name, "init_op in the CPU pool")
+                failed.__cause__ = None  # a foreign exception need not survive pickling
+                return failed
+            self._ops[recipe.name] = op
+        return None
+
+    def _answer(self, call: Call) -> None:
+        started_at = time.monotonic()
+        parcel, error = self._run(call)
+        packed = parcel.packed if parcel is not None else None
+        self._link.send(Answer(packed, error, started_at, time.monotonic()), parcel)
+
+    def _run(self, call: Call) -> tuple[Parcel | None, RequestError | None]:
+        current.set(call)
+        try:
+            value = getattr(self._ops[call.op], call.hook)(*unpack(call.args, self._segments, self._link))
+        except BaseException as error:  # a SystemExit of a hook must not end the worker
+            outcome = hook_error(error, call.op, call.hook)
+            if isinstance(outcome, OpError):
+                outcome.traceback = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
+            # A foreign exception need not survive pickling, and its frames hold the arguments.
+            outcome.__cause__ = outcome.__context__ = outcome.__traceback__ = None
+            return None, outcome
+        try:
+            return self._pack(value, call.expires_at), None
+        except SegmentsFull:
+            return None, Overloaded(f"op {call.op!r} {call.hook}: the memory for results is full")
+        except Exception as error:
+            text = f"{type(error).__name__}: {public_message(error)}"
+            return None, OpError(f"op {call.op!r} {call.hook}: its result cannot leave the CPU pool: {text}")
+
+    def _pack(self, value: Any, expires_at: float) -> Parcel:
+        """Pack a result; while there is no room, wait for the server to hand back earlier ones."""
+        while True:
+            self._segments.sweep()
+            try:
+                return pack(value, self._segments)
+            except SegmentsFull:
+                self._link.send(Hungry())
+                ready = select.poll()
+                ready.register(self._link.connection, select.POLLIN)
+                if not ready.poll(max(0.0, expires_at - time.monotonic()) * 1e3):
+                    raise
+                self._link.receive()
