@@ -12,7 +12,7 @@ from __future__ import annotations
 import pickle
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncline.engine.lanes.segment import Block, Key, Lender, Segments, find_block
 
@@ -27,13 +27,12 @@ MOST_SEGMENTS = 64
 _PLACE = struct.Struct("<IQQ")
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """A value on its way. Small, and made of plain values: it is part of a message."""
 
     inline: bytes | None
-    #: Key and size of every segment that holds a part; the first begins with the index.
     segments: tuple[tuple[Key, int], ...] = ()
+    """Key and size of every segment that holds a part; the first begins with the index."""
     places: int = 0
     """Entries of the index: the pickle, then each buffer."""
 

@@ -1,17 +1,23 @@
 """Link: the connection between the server and one worker, the same at both ends.
 
 A socket pair that keeps messages apart (SOCK_SEQPACKET), made before the worker starts and inherited by it:
-there is no name to connect to. Messages are pickles between the server and processes it started itself.
+there is no name to connect to.
+
+A message is a tuple of plain values, written by marshal (the fastest there is, and this is one program at
+both ends): (kind, fields), then what concerns segments:
+
+    fresh     key and size of segments that the receiver does not know yet; their descriptors come along
+    returns   keys of holds handed back: what messages before named, the sender reads no more
+    closed    keys of segments that are gone for good
 """
 
 from __future__ import annotations
 
 import array
-import pickle
+import marshal
 import socket
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from asyncline.engine.lanes.crossing import Parcel
@@ -20,19 +26,6 @@ from asyncline.engine.lanes.segment import Block, Key, Segments
 MESSAGE_BYTES = 128 * 1024
 """More than any message has."""
 MOST_DESCRIPTORS = 128
-
-
-@dataclass(frozen=True)
-class Message:
-    """With it come the descriptors of the segments in `fresh`, in order."""
-
-    body: Any
-    #: Segments that the receiver does not know yet.
-    fresh: tuple[tuple[Key, int], ...] = ()
-    #: Holds handed back: segments of messages before that the sender reads no more.
-    returns: tuple[Key, ...] = ()
-    #: Segments that are gone for good.
-    closed: tuple[Key, ...] = ()
 
 
 class Link:
@@ -52,8 +45,10 @@ class Link:
         self._buffer = bytearray(MESSAGE_BYTES)
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
-    def send(self, body: Any, parcel: Parcel | None = None) -> None:
+    def send(self, kind: str, fields: tuple[Any, ...] = (), parcel: Parcel | None = None) -> None:
         """Send a message, and lend what `parcel` lies in.
+
+        :param fields: plain values.
 
         :raises OSError: the peer is gone, or (BlockingIOError) reads nothing.
         """
@@ -61,8 +56,7 @@ class Link:
         if parcel is not None:
             fresh = [(key, size) for key, size in parcel.packed.segments if key not in self._known]
         self._segments.sweep()
-        message = Message(body, tuple(fresh), tuple(self.returns), tuple(self.closed))
-        data = pickle.dumps(message, 5)
+        data = marshal.dumps((kind, tuple(fields), fresh, self.returns, self.closed))
         descriptors = [self._segments.descriptor(key) for key, _ in fresh]
         if descriptors:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
@@ -77,8 +71,8 @@ class Link:
             for block in parcel.blocks:
                 self._lent[block.key].append(block)
 
-    def receive(self) -> Any:
-        """The body of the next message, its segments mapped.
+    def receive(self) -> tuple[str, tuple[Any, ...]]:
+        """Kind and fields of the next message; the segments it names are mapped.
 
         :raises EOFError: the peer is gone.
         :raises BlockingIOError: there is no message, on a socket that does not wait.
@@ -89,19 +83,19 @@ class Link:
             raise EOFError from None
         if not nbytes:
             raise EOFError
-        message: Message = pickle.loads(memoryview(self._buffer)[:nbytes])
-        for key in message.closed:
+        kind, fields, fresh, returns, closed = marshal.loads(memoryview(self._buffer)[:nbytes])
+        for key in closed:
             self._known.discard(key)
             self._segments.forget(key)
-        for (key, size), descriptor in zip(message.fresh, _descriptors(extra), strict=True):
+        for (key, size), descriptor in zip(fresh, _descriptors(extra), strict=True):
             self._known.add(key)
             self._segments.add(key, size, descriptor)
-        for key in message.returns:
+        for key in returns:
             blocks = self._lent[key]
             blocks.pop()
             if not blocks:
                 del self._lent[key]
-        return message.body
+        return kind, fields
 
     def note_closed(self, key: Key) -> None:
         """A segment is gone for good; the peer learns of it with the next message."""

@@ -25,7 +25,7 @@ from asyncline.deadline import Clock
 from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
-from asyncline.engine.lanes.crossing import pack, unpack
+from asyncline.engine.lanes.crossing import Packed, pack, unpack
 from asyncline.engine.lanes.link import Link
 from asyncline.engine.lanes.segment import Key, Segments, SegmentsFull
 from asyncline.errors import LoadError, OpError, Unavailable, WorkerCrashed, public_message
@@ -58,7 +58,7 @@ class Slot:
         self._lane = lane
         self._owner = 0
         self._executor: ProcessPoolExecutor | None = None
-        self._starting: asyncio.Future[worker.Started] | None = None
+        self._starting: asyncio.Future[tuple[int, bytes | None]] | None = None
         self._pidfd: int | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._killed_because = ""
@@ -79,11 +79,11 @@ class Slot:
             async with asyncio.timeout(START_S):
                 # In a thread: starting a process talks to the fork server and waits for it.
                 await asyncio.to_thread(self._spawn, theirs)
-                started = await self._starting
-                if started.error is not None:
-                    raise started.error
+                pid, failed = await self._starting
+                if failed is not None:
+                    raise pickle.loads(failed)
                 # By descriptor, so that a signal can never reach another process with a reused id.
-                self._pidfd = os.pidfd_open(started.pid)
+                self._pidfd = os.pidfd_open(pid)
         except LoadError:
             raise
         except TimeoutError:
@@ -123,9 +123,9 @@ class Slot:
             self._lane.finished(self, job)
             return
         call = worker.Call(
-            job.node.name, job.hook, parcel.packed, item.data_id, item.log_id, item.traceparent, job.expires_at
+            job.node.name, job.hook, tuple(parcel.packed), item.data_id, item.log_id, item.traceparent, job.expires_at
         )
-        self.link.send(call, parcel)
+        self.link.send(worker.CALL, call, parcel)
         self.job = job
         self._kill_timer = self._lane.loop.call_at(job.expires_at + GRACE_S, self.kill, "hung past the deadline")
 
@@ -137,19 +137,19 @@ class Slot:
     def _readable(self) -> None:
         assert self.link is not None
         try:
-            body = self.link.receive()
+            kind, fields = self.link.receive()
         except BlockingIOError:
             return
         except EOFError:
             self._ended()
             return
-        if isinstance(body, worker.Answer):
-            self._answered(body)
-        elif isinstance(body, worker.Hungry):
+        if kind == worker.ANSWER:
+            self._answered(worker.Answer(*fields))
+        elif kind == worker.HUNGRY:
             self.hungry = True
             self._lane.feed()
-        elif self._starting is not None and not self._starting.done():
-            self._starting.set_result(body)
+        elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
+            self._starting.set_result(fields)
 
     def _answered(self, answer: worker.Answer) -> None:
         job, self.job = self.job, None
@@ -157,11 +157,11 @@ class Slot:
         self._kill_timer.cancel()
         self.hungry = False
         job.args = ()
-        job.error = answer.error
+        job.error = None if answer.error is None else pickle.loads(answer.error)
         job.started_at, job.ended_at = answer.started_at, answer.ended_at
         if answer.value is not None:
             try:
-                job.value = unpack(answer.value, self._lane.segments, self.link)
+                job.value = unpack(Packed(*answer.value), self._lane.segments, self.link)
             except Exception as error:  # an object that pickles but does not unpickle
                 text = f"{type(error).__name__}: {public_message(error)}"
                 job.error = OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}")
@@ -268,7 +268,7 @@ class ProcessLane(Lane):
                 if slot.link.returns:
                     slot.hungry = False
                     try:
-                        slot.link.send(None)
+                        slot.link.send(worker.RETURNS)
                     except OSError:
                         pass  # it is dead: the reader finds the end of the Link
                 else:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import pickle
 import select
 import signal
 import socket
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncline.engine.context import current
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
@@ -46,39 +47,37 @@ class Setup:
     recipes: tuple[Recipe, ...]
 
 
-@dataclass(frozen=True)
-class Started:
-    """A worker's first message."""
-
-    pid: int
-    error: LoadError | None
-
-
-@dataclass(frozen=True)
-class Call:
-    """One hook call. Also what `context()` shows in the worker."""
+class Call(NamedTuple):
+    """To a worker: run a hook. Also what `context()` shows there."""
 
     op: str
     hook: str
-    args: Packed
+    args: tuple[Any, ...]
+    """The fields of a Packed."""
     data_id: int
     log_id: str
     traceparent: str | None
     expires_at: float
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came of a Call. Times are seconds of CLOCK_MONOTONIC, one clock for all processes."""
+class Answer(NamedTuple):
+    """From a worker: what came of a Call. Times are seconds of CLOCK_MONOTONIC, one clock for all processes."""
 
-    value: Packed | None
-    error: RequestError | None
+    value: tuple[Any, ...] | None
+    """The fields of a Packed; None where there is an error."""
+    error: bytes | None
+    """A pickled RequestError."""
     started_at: float
     ended_at: float
 
 
-class Hungry:
-    """From a worker without room for a result: hand back what you can. Nothing else will come until then."""
+CALL, ANSWER = "call", "answer"
+STARTED = "started"
+"""A worker's first message: its process id, and a pickled LoadError or None."""
+HUNGRY = "hungry"
+"""From a worker without room for a result: hand back what you can. It waits."""
+RETURNS = "returns"
+"""To a hungry worker: nothing but the holds that come with every message."""
 
 
 _connection: socket.socket
@@ -126,12 +125,13 @@ class Worker:
         self._segments.on_close = self._link.note_closed
 
     def run(self) -> None:
-        self._link.send(Started(os.getpid(), self._make_ops()))
+        failed = self._make_ops()
+        self._link.send(STARTED, (os.getpid(), failed and pickle.dumps(failed)))
         try:
             while True:
-                call = self._link.receive()
-                if isinstance(call, Call):
-                    self._answer(call)
+                kind, fields = self._link.receive()
+                if kind == CALL:
+                    self._answer(Call(*fields))
         except EOFError:
             pass
 
@@ -153,13 +153,14 @@ class Worker:
     def _answer(self, call: Call) -> None:
         started_at = time.monotonic()
         parcel, error = self._run(call)
-        packed = parcel.packed if parcel is not None else None
-        self._link.send(Answer(packed, error, started_at, time.monotonic()), parcel)
+        packed = None if parcel is None else tuple(parcel.packed)
+        dumped = None if error is None else pickle.dumps(error)
+        self._link.send(ANSWER, (packed, dumped, started_at, time.monotonic()), parcel)
 
     def _run(self, call: Call) -> tuple[Parcel | None, RequestError | None]:
         current.set(call)
         try:
-            value = getattr(self._ops[call.op], call.hook)(*unpack(call.args, self._segments, self._link))
+            value = getattr(self._ops[call.op], call.hook)(*unpack(Packed(*call.args), self._segments, self._link))
         except BaseException as error:  # a SystemExit of a hook must not end the worker
             outcome = hook_error(error, call.op, call.hook)
             if isinstance(outcome, OpError):
@@ -182,7 +183,7 @@ class Worker:
             try:
                 return pack(value, self._segments)
             except SegmentsFull:
-                self._link.send(Hungry())
+                self._link.send(HUNGRY)
                 ready = select.poll()
                 ready.register(self._link.connection, select.POLLIN)
                 if not ready.poll(max(0.0, expires_at - time.monotonic()) * 1e3):
