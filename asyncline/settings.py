@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,10 @@ class Settings(_Section):
     op: Mapping[str, OpSettings] = Field(default_factory=dict)
 
 
+_KUBERNETES = re.compile(r"ASYNCLINE_(PORT(_.*)?|SERVICE_HOST|SERVICE_PORT(_.*)?)")
+"""What Kubernetes puts into every pod of a namespace that has a Service named asyncline."""
+
+
 def devices(text: str) -> list[str]:
     """Spell out a device setting: `cuda:0,1` is `["cuda:0", "cuda:1"]`.
 
@@ -167,7 +172,7 @@ def from_environment(op_names: Iterable[str], environ: Mapping[str, str] | None 
         known[variable] = path
     values: dict[str, Any] = {}
     for variable, text in environ.items():
-        if not variable.startswith("ASYNCLINE_"):
+        if not variable.startswith("ASYNCLINE_") or _KUBERNETES.fullmatch(variable):
             continue
         if variable not in known:
             raise SettingsError(f"environment: no setting {variable}{_suggest(variable, known)}")

@@ -132,6 +132,16 @@ async def test_a_hung_worker_is_killed_soon_after_the_deadline(monkeypatch: pyte
         assert watching.lost == [("busy", "preprocess", "hung past the deadline")]
 
 
+async def test_a_hung_worker_is_killed_in_time_after_jobs_with_later_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE_S", 0.1)
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph, timeout_ms=500_000)) as engine:
+        assert await engine.submit(("add", 1)) == 1
+        with pytest.raises(DeadlineExceeded):
+            await engine.submit(("hang", 600), timeout=0.2)
+        assert await engine.submit(("add", 1), timeout=20) == 1
+
+
 async def test_the_timeout_of_an_op_reclaims_its_worker_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE_S", 0.1)
     graph = graph_of(Busy, timeout_ms=1000)
@@ -144,7 +154,7 @@ async def test_the_timeout_of_an_op_reclaims_its_worker_too(monkeypatch: pytest.
 async def test_a_value_that_cannot_cross_is_the_ops_error_and_the_worker_lives() -> None:
     graph = graph_of(Busy)
     async with Engine(graph, pool(graph)) as engine:
-        with pytest.raises(OpError, match="op 'busy' preprocess: its result cannot leave the CPU pool: .*lambda"):
+        with pytest.raises(OpError, match=r"op 'busy' preprocess: its result cannot leave the CPU pool: .*lambda"):
             await engine.submit(("lambda", 1))
         with pytest.raises(OpError, match="its arguments cannot enter the CPU pool: TypeError: cannot pickle"):
             await engine.submit(("add", threading.Lock()))

@@ -60,7 +60,9 @@ class Slot:
         self._executor: ProcessPoolExecutor | None = None
         self._starting: asyncio.Future[tuple[int, bytes | None]] | None = None
         self._pidfd: int | None = None
+        # One timer, left as it is when a Job ends: setting one for each costs as much as sending the Job.
         self._kill_timer: asyncio.TimerHandle | None = None
+        self._kill_at = 0.0
         self._killed_because = ""
 
     async def start(self) -> None:
@@ -127,12 +129,31 @@ class Slot:
         )
         self.link.send(worker.CALL, call, parcel)
         self.job = job
-        self._kill_timer = self._lane.loop.call_at(job.expires_at + GRACE_S, self.kill, "hung past the deadline")
+        self._watch(job.expires_at + GRACE_S)
 
     def kill(self, reason: str) -> None:
         if self._pidfd is not None:
             self._killed_because = reason
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _watch(self, late_at: float) -> None:
+        """See at `late_at` whether the worker hangs; a timer that is set for earlier will do."""
+        if self._kill_timer is not None:
+            if self._kill_at <= late_at:
+                return
+            self._kill_timer.cancel()
+        self._kill_at = late_at
+        self._kill_timer = self._lane.loop.call_at(late_at, self._kill_if_hung)
+
+    def _kill_if_hung(self) -> None:
+        self._kill_timer = None
+        if self.job is None:
+            return
+        late_at = self.job.expires_at + GRACE_S
+        if self._lane.clock() >= late_at:
+            self.kill("hung past the deadline")
+        else:
+            self._watch(late_at)
 
     def _readable(self) -> None:
         assert self.link is not None
@@ -153,8 +174,7 @@ class Slot:
 
     def _answered(self, answer: worker.Answer) -> None:
         job, self.job = self.job, None
-        assert job is not None and self.link is not None and self._kill_timer is not None
-        self._kill_timer.cancel()
+        assert job is not None and self.link is not None
         self.hungry = False
         job.args = ()
         job.error = None if answer.error is None else pickle.loads(answer.error)
@@ -175,8 +195,6 @@ class Slot:
             self._lane.loop.remove_reader(self.link.connection)  # type: ignore[union-attr]  # it has one
             return
         job, self.job = self.job, None
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
         self._lane.lost(self, job, self._killed_because or ("died" if job is not None else "died while idle"))
 
     def discard(self) -> None:
@@ -185,6 +203,9 @@ class Slot:
         self._killed_because = ""
         if self._starting is not None and not self._starting.done():
             self._starting.set_exception(EOFError())
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -218,7 +239,7 @@ class ProcessLane(Lane):
         self._nodes = nodes
         self._tasks = tasks
         self._hooks = hooks
-        self._clock = clock
+        self.clock = clock
         self._slots = [Slot(number, self) for number in range(width)]
         self._free: deque[Slot] = deque()
         self._jobs: deque[Job] = deque()
