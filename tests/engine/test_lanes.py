@@ -7,6 +7,7 @@ import os
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from asyncline import (
@@ -278,3 +279,42 @@ async def test_every_error_of_a_request_has_a_code() -> None:
     async with Engine(graph, pool(graph)) as engine:
         got = await outcomes(engine, ("raise", "x"), ("exit", 1))
         assert [error.code for error in got if isinstance(error, RequestError)] == ["op_error", "worker_crashed"]
+
+
+async def test_an_array_stays_where_it_is_from_worker_to_worker() -> None:
+    request = Request()
+    graph = Graph("test", Busy(Busy(request, name="first"), name="second"))
+    async with Engine(graph, pool(graph, workers=2)) as engine:
+        for _ in range(20):
+            got = await engine.submit(("pass", ("pass", np.arange(200_000))))
+            assert got[-1] == 199_999 and not got.flags.writeable
+        lane = engine._lanes["process"]
+        assert isinstance(lane, process.ProcessLane)
+        del got
+        lane.segments.sweep()
+        # What the server itself wrote: the request's array, and an index for each hop.
+        assert lane.segments.used_bytes <= 4 * 2**21
+
+
+async def test_results_that_fill_the_memory_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(Busy)
+    settings = merge(graph.name, {"busy": {}}, Source("test", {"dag": {"cpu_workers": 1, "shared_mb": 8}}))
+    async with Engine(graph, settings) as engine:
+        kept = [await engine.submit(("array", 1_000_000), timeout=20) for _ in range(3)]
+        waiting = asyncio.create_task(engine.submit(("array", 1_000_000), timeout=20))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await asyncio.shield(waiting)
+        kept.clear()
+        assert (await waiting).size == 1_000_000
+
+
+async def test_descriptors_do_not_grow_with_tasks() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        for size in (10, 100_000, 1_000_000) * 10:
+            assert (await engine.submit(("array", size))).size == size
+        before = len(os.listdir("/proc/self/fd"))
+        for size in (10, 100_000, 1_000_000) * 100:
+            assert (await engine.submit(("array", size))).size == size
+        assert len(os.listdir("/proc/self/fd")) <= before + 2

@@ -263,7 +263,6 @@ class ProcessLane(Lane):
                 continue
             slot = self._free.popleft()
             try:
-                self.segments.sweep()
                 slot.run(job)
             except SegmentsFull:
                 # Wait for arguments of other Jobs to be handed back, as long as this Job lives.

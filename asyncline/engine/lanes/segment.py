@@ -91,6 +91,7 @@ class Segments:
         :raises SegmentsFull: it would be more than `max_bytes` in all. A lone one always fits.
         :raises OSError: the machine has no memory.
         """
+        self.sweep()
         size = max(SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes <= LARGEST_KEPT else nbytes
         if self.used_bytes and self.used_bytes + size > self.max_bytes:
             raise SegmentsFull(f"{self.used_bytes} bytes are in use, and {size} more are too many")

@@ -179,7 +179,6 @@ class Worker:
     def _pack(self, value: Any, expires_at: float) -> Parcel:
         """Pack a result; while there is no room, wait for the server to hand back earlier ones."""
         while True:
-            self._segments.sweep()
             try:
                 return pack(value, self._segments)
             except SegmentsFull:

@@ -1,0 +1,204 @@
+"""Values that cross between processes: two ends of a Link, here in one process."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asyncline.engine.lanes.crossing import Packed, pack, unpack
+from asyncline.engine.lanes.link import Link
+from asyncline.engine.lanes.segment import KEEP_BYTES, LARGEST_KEPT, Segments, SegmentsFull
+
+BIG = 100_000
+"""Bytes enough to lie in a segment."""
+
+
+class End:
+    """One end: its segments and its Link."""
+
+    def __init__(self, owner: int, connection: socket.socket, max_bytes: int) -> None:
+        connection.setblocking(False)
+        self.segments = Segments(owner, max_bytes)
+        self.link = Link(connection, self.segments)
+        self.segments.on_close = self.link.note_closed
+
+    def send(self, value: Any) -> None:
+        parcel = pack(value, self.segments)
+        self.link.send("value", tuple(parcel.packed), parcel)
+
+    def receive(self) -> Any:
+        kind, fields = self.link.receive()
+        return unpack(Packed(*fields), self.segments, self.link) if kind == "value" else None
+
+    def flush(self) -> None:
+        """Hand back whatever has been let go."""
+        gc.collect()
+        self.link.send("returns")
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[End, End]]:
+    before = len(os.listdir("/proc/self/fd"))
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here, there = (End(owner, connection, 10 * 2**20) for owner, connection in enumerate(pair))
+    yield here, there
+    for end in (here, there):
+        end.link.close()
+        end.segments.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def cross(ends: tuple[End, End], value: Any) -> Any:
+    here, there = ends
+    here.send(value)
+    return there.receive()
+
+
+@dataclass
+class Page:
+    pixels: np.ndarray[Any, Any]
+    name: str
+
+
+VALUES = {
+    "a number": 7,
+    "text": "x" * 50_000,
+    "bytes": os.urandom(200_000),
+    "an array": np.arange(BIG, dtype=np.int16),
+    "a small array": np.arange(6).reshape(2, 3),
+    "a column-major array": np.asfortranarray(np.arange(60_000.0).reshape(200, 300)),
+    "a strided array": np.arange(BIG)[::3],
+    "a structured array": np.zeros(5000, dtype=[("x", "f4"), ("name", "U4")]),
+    "an array of objects": np.array([{"a": 1}, None], dtype=object),
+    "an empty array": np.empty((0, 4)),
+    "a scalar array": np.array(3.5),
+    "dates": np.arange("2026-01", "2026-12", dtype="datetime64[D]"),
+    "nested": {"a": [np.ones((300, 300)), (b"y" * 9000, None)], "b": {"c": np.zeros(5)}},
+    "many arrays": [np.full(3000, n, np.uint16) for n in range(500)],
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_crosses_whole(name: str, ends: tuple[End, End]) -> None:
+    got = cross(ends, VALUES[name])
+    np.testing.assert_equal(got, VALUES[name])
+    assert type(got) is type(VALUES[name])
+    del got
+
+
+def test_a_class_of_the_users_crosses_with_its_arrays_beside_it(ends: tuple[End, End]) -> None:
+    got = cross(ends, Page(np.ones((500, 500), np.uint8), "one"))
+    assert isinstance(got, Page) and got.name == "one" and got.pixels.sum() == 250_000
+    assert type(got.pixels) is np.ndarray
+    del got
+
+
+def test_the_receivers_arrays_are_read_only(ends: tuple[End, End]) -> None:
+    got = cross(ends, np.zeros(BIG))
+    with pytest.raises(ValueError, match="read-only"):
+        got[0] = 1
+    del got
+
+
+def test_what_pickle_refuses_takes_no_memory(ends: tuple[End, End]) -> None:
+    here, _ = ends
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        pack([np.zeros(BIG), (n for n in range(3))], here.segments)
+    here.segments.sweep()
+    assert here.segments.used_bytes == 0
+
+
+def test_a_segment_is_used_again_once_the_last_array_over_it_is_gone(ends: tuple[End, End]) -> None:
+    here, there = ends
+    got = cross(ends, [np.zeros(BIG, np.uint8), np.ones(BIG, np.uint8)])
+    part = got[1][10:20]
+    del got
+    there.flush()
+    here.receive()
+    here.segments.sweep()
+    assert here.segments.used_bytes > 0 and part.sum() == 10
+    del part
+    there.flush()
+    here.receive()
+    here.segments.sweep()
+    assert here.segments.used_bytes == 0
+    for _ in range(50):
+        again = cross(ends, np.zeros(2 * BIG, np.uint8))
+        del again
+        there.flush()
+        here.receive()
+    assert len(here.segments._memories) == 1
+
+
+def test_an_array_that_goes_back_is_not_copied(ends: tuple[End, End]) -> None:
+    """What came in a segment and is handed on, or back, stays where it is."""
+    here, there = ends
+    got = cross(ends, np.arange(BIG))
+    there.send({"same": got, "part": got[1000:9000]})
+    back = here.receive()
+    assert there.segments.used_bytes <= 64 * 1024  # the index and the pickle only
+    assert (back["same"] == np.arange(BIG)).all() and back["part"][0] == 1000
+    assert np.shares_memory(back["same"], back["part"])
+    # The first hold goes; the memory stays for those that came back.
+    del got
+    there.flush()
+    here.receive()
+    cross(ends, np.full(BIG, 7))
+    assert back["same"][5] == 5
+    del back
+    here.flush()
+    there.receive()
+    there.flush()
+    here.receive()
+    here.segments.sweep()
+    there.segments.sweep()
+    assert there.segments.used_bytes == 0
+
+
+def test_full_memory_is_said_and_a_lone_value_always_fits(ends: tuple[End, End]) -> None:
+    here, there = ends
+    kept = cross(ends, np.zeros(40 * 2**20, np.uint8))
+    assert kept.nbytes == 40 * 2**20
+    with pytest.raises(SegmentsFull):
+        here.send(np.zeros(BIG))
+    del kept
+    there.flush()
+    here.receive()
+    here.segments.sweep()
+    assert cross(ends, np.zeros(BIG)).size == BIG
+
+
+def test_a_segment_too_large_to_keep_is_given_up_at_both_ends(ends: tuple[End, End]) -> None:
+    here, there = ends
+    got = cross(ends, np.zeros(LARGEST_KEPT + 1, np.uint8))
+    del got
+    there.flush()
+    here.receive()
+    here.segments.sweep()
+    assert here.segments.used_bytes == 0 and len(here.segments._memories) == 0
+    here.flush()
+    there.receive()
+    assert len(there.segments._memories) == 0
+    assert KEEP_BYTES >= LARGEST_KEPT
+
+
+def test_the_end_of_the_peer_is_an_eof(ends: tuple[End, End]) -> None:
+    here, there = ends
+    there.link.close()
+    with pytest.raises(EOFError):
+        here.receive()
+    with pytest.raises(OSError):
+        here.send(1)
+
+
+def test_a_link_that_is_silent_does_not_wait(ends: tuple[End, End]) -> None:
+    with pytest.raises(BlockingIOError):
+        ends[0].receive()
