@@ -12,6 +12,7 @@ from asyncline.errors import (
     BadRequest,
     Cancelled,
     DeadlineExceeded,
+    FetchFailed,
     GraphError,
     LoadError,
     OpError,
@@ -20,6 +21,7 @@ from asyncline.errors import (
     RequestError,
     SettingsError,
     Unavailable,
+    UrlForbidden,
     WorkerCrashed,
 )
 from asyncline.graph.fields import Image, Json, Tensor, Text
@@ -39,6 +41,7 @@ __all__ = [
     "DeadlineExceeded",
     "Each",
     "Engine",
+    "FetchFailed",
     "Graph",
     "GraphError",
     "Image",
@@ -58,6 +61,7 @@ __all__ = [
     "Tensor",
     "Text",
     "Unavailable",
+    "UrlForbidden",
     "WorkerCrashed",
     "__version__",
     "context",

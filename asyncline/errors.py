@@ -11,6 +11,8 @@
         ├── TooLarge          the client's: over a size limit
         ├── Unsupported       the client's: media type or encoding
         ├── BadImage          the client's: bytes that are no image, or too large an image
+        ├── UrlForbidden      the client's: a URL that may not be downloaded, or whose host is not found
+        ├── FetchFailed       the client's: its URL's origin failed, was slow, or gave no image
         ├── SlowClient        the client's: its body did not arrive in time
         ├── Cancelled         the client left, or the caller gave up
         ├── ProductError      the business's own answer, with its own code
@@ -118,6 +120,24 @@ class BadImage(RequestError):
     """Expected error: bytes that cannot be decoded as an image, or an image over the limits."""
 
     code = "bad_image"
+
+
+class UrlForbidden(RequestError):
+    """Expected error: a URL that may not be downloaded, or whose host is not found.
+
+    The text is the same for all reasons, so that nobody can explore our network by it.
+    """
+
+    code = "url_forbidden"
+
+    def __init__(self, message: str = "this URL may not be downloaded, or its host is not found") -> None:
+        super().__init__(message)
+
+
+class FetchFailed(RequestError):
+    """Expected error: the origin of a URL failed, was too slow, or gave too much or no image."""
+
+    code = "fetch_failed"
 
 
 class SlowClient(RequestError):

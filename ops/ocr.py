@@ -1,4 +1,4 @@
-"""Text of a page: decode → detect lines → turn them upright → recognise.
+"""Text of a page: fetch, where it is a URL → decode → detect lines → turn them upright → recognise.
 
 Models and the arithmetic before and after them are RapidOCR's (PP-OCR for onnxruntime, in its wheel); the
 text is that of `RapidOCR()(image)`. What differs is how the parts run: detection, classification and
@@ -36,7 +36,7 @@ from rapidocr.utils.process_img import (
 
 from asyncline import BadImage, Each, Graph, Image, Op, Request, Skip, op
 from asyncline.backends import OnnxSession
-from asyncline.images import Decode
+from asyncline.images import Decode, Fetch
 
 MODELS = Path(rapidocr.__file__).parent / "models"
 
@@ -231,8 +231,8 @@ def check_proportions(height: int, width: int) -> None:
         raise BadImage(f"a page of {width} x {height} pixels is too thin to read")
 
 
-request = Request(image=Image(description="a page, photographed or printed", example="loadtest/page.jpg"))
-page = Page(request.image, name="decode", colour="BGR")
+request = Request(image=Image(url=True, description="a page, photographed or printed", example="loadtest/page.jpg"))
+page = Page(Fetch(request.image), name="decode", colour="BGR")
 lines = Detect(page)
 upright = Classify(lines)
 texts = Recognise(upright)

@@ -78,17 +78,27 @@ class Image(Field):
     """An encoded image: a hook gets its `bytes`. Clients send a raw body, a form file, or base64 in JSON.
 
     :param max_mb: largest encoded size in MB (10⁶ bytes).
+    :param url: clients may send the URL of an image instead; a hook gets it as a `str`, for a `Fetch` Op to download.
     """
 
     media_type = "image/*"
 
     def __init__(
-        self, *, max_mb: float = 10, default: Any = REQUIRED, description: str = "", example: str | None = None
+        self,
+        *,
+        max_mb: float = 10,
+        url: bool = False,
+        default: Any = REQUIRED,
+        description: str = "",
+        example: str | None = None,
     ) -> None:
         super().__init__(default=default, description=description, example=example)
         self.max_mb = max_mb
+        self.url = url
 
-    def parse(self, value: Any) -> bytes:
+    def parse(self, value: Any) -> bytes | str:
+        if self.url and isinstance(value, str) and _URL.match(value):
+            return value
         data = self._decode(value)
         if not data:
             raise BadRequest("the image is empty")
@@ -114,7 +124,8 @@ class Image(Field):
             raise BadRequest("expected base64 of an image") from None
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
+        encoded = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
+        return {"anyOf": [encoded, {"type": "string", "format": "uri"}]} if self.url else encoded
 
 
 class Text(Field):
@@ -195,13 +206,12 @@ class Tensor(Field):
 
     def parse(self, value: Any) -> np.ndarray[Any, Any]:
         target = np.dtype(DTYPES[self.dtype])
-        array = value if isinstance(value, np.ndarray) else self._from_lists(value)
+        array = value if isinstance(value, np.ndarray) else self._from_lists(value, target)
         if array.dtype != target:
             array = self._cast(array, target)
         return self._shaped(array)
 
-    @staticmethod
-    def _from_lists(value: Any) -> np.ndarray[Any, Any]:
+    def _from_lists(self, value: Any, target: np.dtype[Any]) -> np.ndarray[Any, Any]:
         if not isinstance(value, (list, tuple, int, float)):
             raise BadRequest(f"expected nested lists of numbers, got {_kind(value)}")
         try:
@@ -212,6 +222,14 @@ class Tensor(Field):
             if array.size == 0:
                 return array.astype(np.float64)
             raise BadRequest("expected numbers only")
+        if array.dtype.kind == "f" and target.kind in "iu":
+            # numpy makes floats of integers that no one type holds, as in [-1, 2**63], and of [0, 2**63] too.
+            whole = np.asarray(value, object)
+            if all(type(number) is int for number in whole.flat):
+                try:
+                    return whole.astype(target)
+                except OverflowError:
+                    raise BadRequest(f"a number is out of the range of {self.dtype}") from None
         return array
 
     def _cast(self, array: np.ndarray[Any, Any], target: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -22,7 +22,8 @@ class Op(Input):
     """One step: `preprocess` (one request), `process` (one batch), `postprocess` (one request).
 
     Any of the three may be absent, and any may be `async def`. The other hooks are `init_op(self)`,
-    `load_model(self, device)` and `bucket(self, sample)`. Wiring is by call: `Detect(page, batch_size=2)`.
+    `close_op(self)`, `load_model(self, device)` and `bucket(self, sample)`. Wiring is by call:
+    `Detect(page, batch_size=2)`.
 
     A subclass with its own `__init__` passes the inputs and the settings on:
     `def __init__(self, *inputs, threshold=0.5, **settings): super().__init__(*inputs, **settings)`.

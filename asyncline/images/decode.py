@@ -7,13 +7,17 @@ of a progressive JPEG, each of which costs a pass over the whole image.
 from __future__ import annotations
 
 import io
+import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from asyncline.errors import BadImage
 from asyncline.graph.op import Op
@@ -25,8 +29,14 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _JPEG = b"\xff\xd8\xff"
 _START_OF_SCAN = b"\xff\xda"
+# Those with a segment. In the data of a scan 0xFF is followed by 0, a restart marker, or itself as padding.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+_MOST_MARKERS = 4096
 _ORIENTATION = 0x0112
+_MAY_HAVE_KEY = frozenset({"1", "L", "RGB", "P"})
+"""Modes in which one colour, or some of a palette, may be transparent."""
 _HAS_ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+_filters = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,9 @@ class ImageLimits:
         """:raises BadImage: the image has too many pixels, or none."""
         if width < 1 or height < 1:
             raise BadImage("the image has no pixels")
-        if max(width, height) > self.side or width * height > self.pixels:
+        if max(width, height) > self.side:
+            raise BadImage(f"an image of {width} x {height} pixels is over the limit of {self.side} a side")
+        if width * height > self.pixels:
             raise BadImage(f"an image of {width} x {height} pixels is over the limit of {self.pixels}")
 
 
@@ -63,21 +75,61 @@ def _decode(data: bytes, colour: Colour, limits: ImageLimits, flatten: Any) -> P
     image = _open(data)
     limits.check(*image.size)
     if data.startswith(_JPEG):
-        # In the data of a scan 0xFF is never followed by 0xDA: this counts scans, and those of thumbnails.
-        if data.count(_START_OF_SCAN) > limits.scans:
+        if _too_many_scans(data, limits.scans):
             raise BadImage(f"a JPEG of more than {limits.scans} scans is refused")
         if image.mode in ("RGB", "L"):
-            return _turn(_decode_jpeg(data, colour), image.getexif().get(_ORIENTATION, 1))
+            return _turn(_decode_jpeg(data, colour), _orientation(image))
     try:
-        return _to_colour(_to_rgb(ImageOps.exif_transpose(image), flatten), colour)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        # Some metadata of a TIFF is read only here.
+        with _no_warnings() if image.format == "TIFF" else nullcontext():
+            image.load()
+    except Exception as error:  # Pillow's decoders raise nearly anything, too
         raise BadImage(f"the image is damaged: {error}") from None
+    # Upright last: a damaged EXIF must not spoil the image.
+    return _turn(_to_colour(_to_rgb(image, flatten), colour), _orientation(image))
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Silence Pillow about sizes, which `limits` judges, and odd metadata.
+
+    The filters belong to the whole process, hence the lock: threads that leave in another order than they
+    came in would leave them changed. What runs inside is Python, which has the GIL anyway; only TIFFs are
+    decoded one at a time for it.
+    """
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; upright where the EXIF is damaged."""
+    try:
+        with _no_warnings():
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def _too_many_scans(data: bytes, most: int) -> bool:
+    if data.count(_START_OF_SCAN) <= most:
+        return False
+    # Those bytes also occur by chance in metadata, and behind the image, where phones put a film: walk the markers.
+    scans, end = 0, 2
+    for _ in range(_MOST_MARKERS):
+        found = _MARKER.search(data, end)
+        if found is None or found[1] == b"\xd9":
+            return False
+        scans += found[1] == _START_OF_SCAN[1:]
+        if scans > most:
+            return True
+        end = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return True
 
 
 def _open(data: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a size that `limits` judges, of odd metadata
+        with _no_warnings():
             return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise BadImage(f"these bytes are no image (known: {', '.join(FORMATS)})") from None
@@ -111,8 +163,8 @@ def _to_rgb(image: Image.Image, flatten: Any) -> Pixels:
         # 16 bits a pixel: the upper eight. Pillow's own conversion clips instead.
         gray = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
         return np.repeat(gray.astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in _MAY_HAVE_KEY and "transparency" in image.info:
+        image = image.convert("RGBA")
     if image.mode in _HAS_ALPHA:
         flat: Pixels = flatten(image)
         return flat

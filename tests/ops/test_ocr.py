@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from asyncline import BadImage, Engine, RequestError
+from asyncline import BadImage, Engine, RequestError, UrlForbidden
 from asyncline.settings import from_file, merge
 from loadtest.pages import page
 from tests.serving import ROOT
@@ -58,6 +58,8 @@ UNREADABLE = {
     "half a JPEG": (page(3, 1)[:4000], "damaged"),
 }
 
+URLS = ["http://127.0.0.1/page.png", "http://10.0.0.1/", "http://169.254.169.254/latest/meta-data/"]
+
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, Any]:
@@ -67,11 +69,11 @@ def answers() -> dict[str, Any]:
     async def main() -> list[Any]:
         source = from_file(ROOT / "config" / "ocr.yml")
         settings = merge(graph.name, {op.name: op.code_settings for op in graph.ops}, source)
-        images = [*PAGES.values(), *(data for data, _ in UNREADABLE.values())]
+        images = [*PAGES.values(), *(data for data, _ in UNREADABLE.values()), *URLS]
         async with Engine(graph, settings) as engine:
             return await asyncio.gather(*(engine.submit({"image": image}) for image in images), return_exceptions=True)
 
-    return dict(zip([*PAGES, *UNREADABLE], asyncio.run(main()), strict=True))
+    return dict(zip([*PAGES, *UNREADABLE, *URLS], asyncio.run(main()), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,9 @@ def test_what_cannot_be_read_is_the_clients_fault(name: str, answers: dict[str, 
     assert isinstance(answers[name], BadImage)
     assert UNREADABLE[name][1] in str(answers[name])
     assert str(answers[name]).startswith("op 'decode' preprocess: ")
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_page_may_be_a_url_but_not_of_our_own_network(url: str, answers: dict[str, Any]) -> None:
+    assert isinstance(answers[url], UrlForbidden)
+    assert str(answers[url]).startswith("op 'fetch' preprocess: ")

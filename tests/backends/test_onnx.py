@@ -1,0 +1,120 @@
+"""OnnxSession: what it says about a model, what it runs, and the one line where it cannot."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asyncline import LoadError
+from asyncline.backends import OnnxSession, TensorInfo
+
+datasets = pytest.importorskip("onnxruntime.datasets")
+
+
+def example(name: str) -> str:
+    """The path of a model of a few hundred bytes in onnxruntime's own wheel."""
+    path: str = datasets.get_example(name)
+    return path
+
+
+@pytest.fixture
+def sigmoid() -> OnnxSession:
+    return OnnxSession(example("sigmoid.onnx"))
+
+
+@pytest.fixture(scope="module")
+def classifier() -> OnnxSession:
+    """Tells whether a line of text is upside down; 0.6 MB in RapidOCR's wheel."""
+    rapidocr = pytest.importorskip("rapidocr")
+    return OnnxSession(Path(rapidocr.__file__).parent / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx", threads=2)
+
+
+def test_a_model_names_its_inputs_and_outputs(sigmoid: OnnxSession) -> None:
+    assert sigmoid.inputs == (TensorInfo("x", "FP32", (3, 4, 5)),)
+    assert sigmoid.outputs == (TensorInfo("y", "FP32", (3, 4, 5)),)
+
+
+def test_an_open_length_is_minus_one(classifier: OnnxSession) -> None:
+    (image,) = classifier.inputs
+    assert image.dtype == "FP32"
+    assert image.shape[0] == -1
+    assert len(image.shape) == 4
+
+
+def test_a_model_says_what_its_file_says(classifier: OnnxSession) -> None:
+    assert all(isinstance(key, str) and isinstance(value, str) for key, value in classifier.metadata.items())
+
+
+def test_a_batch_that_is_an_array_runs_as_it_is(sigmoid: OnnxSession) -> None:
+    batch = np.linspace(-3, 3, 60, dtype=np.float32).reshape(3, 4, 5)
+    np.testing.assert_allclose(sigmoid.run(batch), 1 / (1 + np.exp(-batch)), rtol=1e-5)
+
+
+def test_samples_are_stacked_to_a_batch(sigmoid: OnnxSession) -> None:
+    samples = [np.full((4, 5), value, np.float32) for value in (-1, 0, 1)]
+    np.testing.assert_array_equal(sigmoid.run(samples), sigmoid.run(np.stack(samples)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_as_many_results_come_as_samples_went_in(classifier: OnnxSession, count: int) -> None:
+    rng = np.random.default_rng(0)
+    samples = [rng.random((3, 48, 192), np.float32) for _ in range(count)]
+    results = classifier.run(samples)
+    assert isinstance(results, np.ndarray)
+    assert results.shape == (count, 2)
+    np.testing.assert_allclose(results.sum(axis=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(results[-1:], classifier.run(samples[-1:]), atol=1e-4)
+
+
+def test_a_model_of_several_outputs_gives_a_tuple_for_each_sample() -> None:
+    iris = OnnxSession(example("logreg_iris.onnx"))
+    results = iris.run(np.array([[5.1, 3.5], [6.2, 3.4], [5.9, 3.0]], np.float32))
+    assert isinstance(results, list)
+    assert [len(result) for result in results] == [2, 2, 2]
+    label, probabilities = results[0]
+    assert probabilities[int(label)] == max(probabilities.values())
+
+
+def test_a_closed_session_lets_go_of_its_model(sigmoid: OnnxSession) -> None:
+    sigmoid.close()
+    assert sigmoid._session is None
+
+
+# -- what cannot be loaded
+
+
+@pytest.mark.parametrize("as_path", [Path, str])
+def test_a_missing_file_is_named(tmp_path: Path, as_path: type[Path] | type[str]) -> None:
+    with pytest.raises(LoadError) as caught:
+        OnnxSession(as_path(tmp_path / "det.onnx"))
+    assert str(caught.value) == f"there is no model file {tmp_path / 'det.onnx'}"
+
+
+def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="there is no model file"):
+        OnnxSession(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x07", bytes(1000), b"<html>\n<p>404</p>\n</html>"])
+def test_a_file_that_is_no_model_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "det.onnx"
+    path.write_bytes(content)
+    with pytest.raises(LoadError, match=r"^det\.onnx is no model that onnxruntime can load: ") as caught:
+        OnnxSession(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda", "gpu"])
+def test_another_device_than_the_cpu_is_refused(device: str) -> None:
+    with pytest.raises(LoadError) as caught:
+        OnnxSession(example("sigmoid.onnx"), device)
+    assert str(caught.value) == f"OnnxSession runs on the CPU only, not on '{device}'"
+
+
+def test_without_onnxruntime_the_line_to_install_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(LoadError, match=r"^onnxruntime is not installed: pip install 'asyncline\[onnx\]'$"):
+        OnnxSession("det.onnx")
