@@ -76,8 +76,7 @@ class Runner:
     def _width(self, lane: Lane | None) -> int:
         if not self._has_process and self.node.settings.concurrency is not None:
             return self.node.settings.concurrency
-        # Twice as many as can run, so that no worker waits for the loop between two Jobs.
-        return 1 if lane is None else 2 * lane.width
+        return 1 if lane is None else lane.window
 
     def put(self, item: Item, now: float) -> None:
         """All inputs of `item` are there."""

@@ -730,3 +730,16 @@ def test_an_engine_that_ends_by_a_defect_says_so() -> None:
                 await engine.submit(1)
 
     run_virtual(main())
+
+
+def test_an_async_hook_runs_for_as_many_requests_as_its_concurrency_says_and_no_more() -> None:
+    async def main() -> None:
+        for settings, most in (({"concurrency": 3}, 3), ({}, 64)):
+            waiting = Forever(Request(), **settings)
+            async with virtual_engine(Graph("test", waiting)) as engine:
+                calls = [asyncio.create_task(engine.submit(n, timeout=1)) for n in range(100)]
+                await asyncio.sleep(0.5)
+                assert len(waiting.entered) == most
+                await asyncio.gather(*calls, return_exceptions=True)
+
+    run_virtual(main())

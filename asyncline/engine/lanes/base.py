@@ -95,6 +95,11 @@ class Lane(ABC):
     width: int
     """Most Jobs that can run at once."""
 
+    @property
+    def window(self) -> int:
+        """Most Jobs of one Op worth handing in: twice as many as can run, so that no worker waits for the loop."""
+        return 2 * self.width
+
     @abstractmethod
     async def start(self) -> None:
         """Make the lane ready.

@@ -50,7 +50,7 @@ class InlineLane(Lane):
 class LoopLane(Lane):
     """One task for each Job. The Op's `concurrency` bounds them; the lane itself does not."""
 
-    width = WIDTH
+    width = window = WIDTH
 
     def __init__(self, tasks: asyncio.TaskGroup, clock: Clock) -> None:
         self._tasks = tasks
