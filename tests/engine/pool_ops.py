@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncline import Each, Op, Reply, context
+from asyncline import BadRequest, Each, Op, Reply, context
 from asyncline.graph.request import Input
 
 
@@ -36,6 +36,12 @@ class Busy(Op):
                 return here.data_id, here.log_id, here.remaining_s
             case "raise":
                 raise ValueError(value)
+            case "raise_large":
+                raise Large(value)
+            case "raise_odd":
+                odd = BadRequest("odd")
+                odd.quoted = lambda: value  # type: ignore[attr-defined]  # as a user's own class may have
+                raise odd
             case "exit":
                 os._exit(value)
             case "system_exit":
@@ -55,6 +61,14 @@ class Busy(Op):
             case "each":
                 return Each(range(value))
         return value
+
+
+class Large(BadRequest):
+    """An error that carries more than a message."""
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__("large")
+        self.quoted = b"x" * nbytes
 
 
 class BadInit(Op):

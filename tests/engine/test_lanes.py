@@ -98,6 +98,19 @@ async def test_what_a_hook_raises_there_comes_back_with_its_traceback_for_the_lo
         assert await engine.submit(("add", 1)) == 1
 
 
+async def test_an_error_of_any_size_crosses_or_is_named() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        with pytest.raises(OpError, match="op 'busy' preprocess: ValueError: xxx"):
+            await engine.submit(("raise", "x" * 10_000_000))
+        with pytest.raises(OpError, match="raised Large, which is too large to cross: op 'busy' preprocess: large"):
+            await engine.submit(("raise_large", 10_000_000))
+        with pytest.raises(RequestError, match="raised BadRequest, which cannot be pickled"):
+            await engine.submit(("raise_odd", 1))
+        assert engine.statistics().lanes["process"].replaced == 0
+        assert await engine.submit(("add", 1)) == 1
+
+
 @pytest.mark.parametrize("how", [("exit", 3), ("kill", None), ("segfault", None), ("system_exit", 3)])
 async def test_a_worker_that_dies_costs_one_request_and_is_replaced(how: tuple[str, Any]) -> None:
     graph = graph_of(Busy)

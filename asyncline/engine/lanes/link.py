@@ -23,8 +23,8 @@ from typing import Any
 from asyncline.engine.lanes.crossing import Parcel
 from asyncline.engine.lanes.segment import Block, Key, Segments
 
-MESSAGE_BYTES = 128 * 1024
-"""More than any message has."""
+MESSAGE_BYTES = 256 * 1024
+"""More than any message has: the kernel's limit for one is lower."""
 MOST_DESCRIPTORS = 128
 
 

@@ -177,14 +177,15 @@ class Slot:
         assert job is not None and self.link is not None
         self.hungry = False
         job.args = ()
-        job.error = None if answer.error is None else pickle.loads(answer.error)
         job.started_at, job.ended_at = answer.started_at, answer.ended_at
-        if answer.value is not None:
-            try:
+        try:
+            if answer.error is not None:
+                job.error = pickle.loads(answer.error)
+            elif answer.value is not None:
                 job.value = unpack(Packed(*answer.value), self._lane.segments, self.link)
-            except Exception as error:  # an object that pickles but does not unpickle
-                text = f"{type(error).__name__}: {public_message(error)}"
-                job.error = OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}")
+        except Exception as error:  # an object that pickles but does not unpickle
+            text = f"{type(error).__name__}: {public_message(error)}"
+            job.error = OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}")
         self._lane.finished(self, job)
 
     def _ended(self) -> None:

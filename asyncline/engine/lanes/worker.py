@@ -22,7 +22,10 @@ from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_
 from asyncline.graph.op import Op, remake
 from asyncline.settings import OpSettings
 
+ERROR_BYTES = 96_000
+MESSAGE_CHARACTERS = 4_000
 TRACEBACK_CHARACTERS = 16_000
+"""What crosses of an error's text: a message has a limit, and an exception may quote a whole array."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,19 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
+def _dump(error: RequestError, call: Call) -> bytes:
+    """Pickle an error; one of the user's own class may hold what cannot cross, or too much of it."""
+    try:
+        dumped = pickle.dumps(error)
+        if len(dumped) <= ERROR_BYTES:
+            return dumped
+        reason = "is too large"
+    except Exception as failed:
+        reason = f"cannot be pickled ({public_message(failed)})"
+    text = f"op {call.op!r} {call.hook}: raised {type(error).__name__}, which {reason} to cross: {error.message}"
+    return pickle.dumps(OpError(text[:MESSAGE_CHARACTERS]))
+
+
 class Worker:
     """One process of the pool."""
 
@@ -146,7 +162,7 @@ class Worker:
             except Exception as error:
                 failed = load_error(error, recipe.name, "init_op in the CPU pool")
                 failed.__cause__ = None  # a foreign exception need not survive pickling
-                return failed
+                return LoadError(str(failed)[:MESSAGE_CHARACTERS])
             self._ops[recipe.name] = op
         return None
 
@@ -154,7 +170,7 @@ class Worker:
         started_at = time.monotonic()
         parcel, error = self._run(call)
         packed = None if parcel is None else tuple(parcel.packed)
-        dumped = None if error is None else pickle.dumps(error)
+        dumped = None if error is None else _dump(error, call)
         self._link.send(ANSWER, (packed, dumped, started_at, time.monotonic()), parcel)
 
     def _run(self, call: Call) -> tuple[Parcel | None, RequestError | None]:
@@ -167,6 +183,7 @@ class Worker:
                 outcome.traceback = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
             # A foreign exception need not survive pickling, and its frames hold the arguments.
             outcome.__cause__ = outcome.__context__ = outcome.__traceback__ = None
+            outcome.message = outcome.message[:MESSAGE_CHARACTERS]
             return None, outcome
         try:
             return self._pack(value, call.expires_at), None
