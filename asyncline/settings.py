@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from asyncline.errors import SettingsError
 
@@ -52,6 +52,12 @@ class ServiceSettings(_Section):
         if not isinstance(value, str | SecretStr | None):
             raise ValueError("write it in quotes: YAML reads it as something else than text")
         return value
+
+    @model_validator(mode="after")
+    def _tls(self) -> ServiceSettings:
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("tls_key without tls_cert would serve without TLS: give both")
+        return self
 
 
 class DagSettings(_Section):

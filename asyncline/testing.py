@@ -220,7 +220,7 @@ class SimulatedReplica(Replica):
     def _run(self, batch: Batch) -> None:
         current.set(None)
         try:
-            batch.results = self.node.op.hook("process")(batch.values())  # type: ignore[misc]  # the Op has it
+            batch.set_results(self.node.op.hook("process")(batch.values()))  # type: ignore[misc]  # the Op has it
         except Exception as error:
             batch.error = hook_error(error, self.node.name, "process")
         self._lanes.ran += [(self.node.name, "process", sample.visit.item.data_id) for sample in batch.samples]

@@ -15,6 +15,7 @@ from typing import Any
 from asyncline.deadline import Clock, expires_at
 from asyncline.engine.admission import MEMORY_BYTES, Admission
 from asyncline.engine.channel import ChannelStatistics
+from asyncline.engine.context import current
 from asyncline.engine.expiry import Expiry
 from asyncline.engine.guard import BLOCKED_S, LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
@@ -116,7 +117,8 @@ class Engine:
         try:
             await started
         except BaseException:
-            self._live_task.cancel()
+            if started.cancelled():  # the caller gave up; where loading failed, it is cleaning up by itself
+                self._live_task.cancel()
             await asyncio.wait([self._live_task])
             raise
 
@@ -276,6 +278,10 @@ class Engine:
 
         :raises RequestError: it was refused at the door, so there is no Item: Overloaded or Unavailable.
         """
+        now = self.clock()
+        if timeout_s is not None and not timeout_s > 0:
+            raise ValueError(f"a timeout of {timeout_s} s: expected more than 0")
+        deadline = expires_at(now, self._timeout_s, timeout_s)
         try:
             if self.state != "ready":
                 raise Unavailable(f"the server is {self.state}")
@@ -283,26 +289,25 @@ class Engine:
         except RequestError as error:
             self.note_rejected(error)
             raise
-        now = self.clock()
-        item = Item(self, next(self.ids), log_id, traceparent, now, expires_at(now, self._timeout_s, timeout_s))
+        item = Item(self, next(self.ids), log_id, traceparent, now, deadline)
         item.on_done = on_done
         item.times = self._no_times.copy()
         self._items[item.data_id] = item
         item.tick = self.expiry.add(item.expires_at, item)
+        item.missing = self._missing.copy()
+        item.outputs_left = self._output_count
+        item.values = self._no_values.copy()
         try:
             values = self._unpack(payload)
+            if self._fields:
+                for slot, name in enumerate(self._fields):
+                    item.values[slot] = values[name]
+            else:
+                item.values[0] = values
         except Exception as error:
             # A subclass's `unpack` is user code like any hook; the field's own errors name the field.
             item.fail(error if isinstance(error, RequestError) else hook_error(error, "request", "unpack"))
             return item
-        item.values = self._no_values.copy()
-        if self._fields:
-            for slot, name in enumerate(self._fields):
-                item.values[slot] = values[name]
-        else:
-            item.values[0] = values
-        item.missing = self._missing.copy()
-        item.outputs_left = self._output_count
         for index in self.plan.entry:
             self.runners[index].put(item, now)
         self.turn()
@@ -333,6 +338,7 @@ class Engine:
                 runner.pump()
         finally:
             self._turning = False
+            current.set(None)  # the caller's context is its own again
 
     def deliver(self, item: Item, node: Node, value: Any, now: float) -> None:
         """`node` has its result for `item`: hand it to the Ops that take it, and out."""
@@ -355,7 +361,11 @@ class Engine:
 
     def finished(self, item: Item) -> None:
         """An Item has its outcome: the only place that gives its token back."""
-        item.times[-1] = self.clock() - item.started_at
+        now = self.clock()
+        if item.outputs_left:
+            # It failed or was answered early, perhaps while it waited in a Channel.
+            item.times = [seconds if seconds >= 0 else now + seconds for seconds in item.times]
+        item.times[-1] = now - item.started_at
         del self._items[item.data_id]
         item.tick.discard(item)
         self.admission.leave()

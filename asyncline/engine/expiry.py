@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from math import ceil
 from typing import Protocol
+
+log = logging.getLogger("asyncline.engine")
 
 TICK_S = 0.01
 
@@ -39,7 +42,10 @@ class Expiry:
     def _expire(self, tick: int) -> None:
         del self._timers[tick]
         for thing in tuple(self._ticks.pop(tick)):
-            thing.expire()
+            try:
+                thing.expire()
+            except Exception:
+                log.exception("%r could not expire", thing)
 
     def close(self) -> None:
         for timer in self._timers.values():

@@ -34,12 +34,13 @@ class LoopGuard:
         self._hooks = hooks
         self._blocked_s = blocked_s
         self._interval_s = interval_s
-        self._names: dict[CodeType, str] = {}
+        self._ops: dict[CodeType, list[tuple[object, str]]] = {}
         for node in plan.nodes:
             for hook in (*HOOKS, "bucket"):
                 function = node.op.hook(hook)
-                if function is not None:
-                    self._names[_code(function)] = f"op {node.name!r} {hook}"
+                code = _code(function)
+                if code is not None:
+                    self._ops.setdefault(code, []).append((node.op, f"op {node.name!r} {hook}"))
         self._closed = threading.Event()
 
     def start(self) -> None:
@@ -70,8 +71,10 @@ class LoopGuard:
         stack = "".join(traceback.format_stack(frame, limit=12)) if frame else ""
         at: FrameType | None = frame
         while at is not None:
-            if at.f_code in self._names:
-                return self._names[at.f_code], stack
+            names = self._ops.get(at.f_code)
+            if names is not None:
+                me = at.f_locals.get("self")
+                return next((name for op, name in names if op is me), names[0][1]), stack
             at = at.f_back
         return "something outside of the Ops", stack
 
@@ -83,7 +86,8 @@ class LoopGuard:
         self._closed.set()
 
 
-def _code(function: Any) -> CodeType:
+def _code(function: Any) -> CodeType | None:
+    """What the loop's stack shows of a hook: None of one that is written in C."""
     plain = getattr(function, "__func__", function)
-    code: CodeType = getattr(plain, "__wrapped_code__", None) or plain.__code__
+    code: CodeType | None = getattr(plain, "__code__", None)
     return code

@@ -61,6 +61,8 @@ class Runner:
         self._post: Callable[..., Any] | None = op.hook("postprocess")
         self._bucket: Callable[[Any], Hashable] | None = op.hook("bucket")
         self._has_process = op.hook("process") is not None
+        #: Whether an Item counts as being prepared until `postprocess` is over: there is no replica to bound it.
+        self._counts_post = not self._has_process and self._post is not None
         #: The whole Op is calls on the loop: no Visit and no Job is needed.
         self._is_inline = (
             not self._has_process
@@ -80,12 +82,24 @@ class Runner:
 
     def put(self, item: Item, now: float) -> None:
         """All inputs of `item` are there."""
-        item.times[self._times + WAIT] = now
+        # Below zero while it waits: the time of arrival, to which that of leaving is added.
+        item.times[self._times + WAIT] = -now
         self.channel.put_nowait(item)
         self.engine.wake(self)
 
     def pump(self) -> None:
         """Start what can be started."""
+        self._take()
+        while self._free and len(self.batcher):
+            waiting = len(self.batcher)
+            self._feed()
+            # Batches that left, and dead samples that were dropped, make room for Items of the Channel.
+            if self.channel.empty() or len(self.batcher) == waiting:
+                return
+            self._take()
+
+    def _take(self) -> None:
+        """Begin with Items of the Channel, as far as there is room."""
         while not self.channel.empty() and self._has_room():
             item = self.channel.get_nowait()
             if item.done:
@@ -94,14 +108,11 @@ class Runner:
             if now >= item.expires_at:
                 item.expire()
                 continue
-            times = item.times
-            times[self._times + WAIT] = now - times[self._times + WAIT]
+            item.times[self._times + WAIT] += now
             if self._is_inline:
                 self._run_inline(item, now)
             else:
                 self._begin(item, now)
-        if self._free and len(self.batcher):
-            self._feed()
 
     def _has_room(self) -> bool:
         return self._preparing < self._preparing_most and self._preparing + len(self.batcher) < self._ahead_most
@@ -131,7 +142,7 @@ class Runner:
                 if type(value) is Reply:
                     item.resolve(value.value)
                     return
-        except Exception as error:
+        except BaseException as error:  # a SystemExit of a hook must not end the server
             self._fail(item, hook_error(error, self.node.name, hook))
             return
         self._deliver(item, value, ended)
@@ -144,6 +155,7 @@ class Runner:
             limit.tick = self.engine.expiry.add(expires_at, limit)
         visit = Visit(item, tuple(item.values[slot] for slot in self.node.input_slots), expires_at, limit)
         if self._pre is None:
+            self._preparing += self._counts_post
             args = visit.args
             self._prepared(visit, args[0] if len(args) == 1 else args, now)
             return
@@ -176,8 +188,10 @@ class Runner:
         return False
 
     def _after_preprocess(self, job: Job) -> None:
-        self._preparing -= 1
-        if self._over(job, PRE):
+        goes_on = self._over(job, PRE)
+        if not (goes_on and self._counts_post):
+            self._preparing -= 1
+        if goes_on:
             self._prepared(job.visit, job.value, job.ended_at)
         self.engine.wake(self)
         self.engine.turn()
@@ -255,12 +269,9 @@ class Runner:
         self.engine.turn()
 
     def _settle(self, batch: Batch) -> None:
-        try:
-            results = None if batch.results is None else list(batch.results)
-        except TypeError:
-            results = None
-        if results is None or len(results) != len(batch.samples):
-            got = type(batch.results).__name__ if results is None else f"{len(results)} results"
+        results = batch.results
+        if not isinstance(results, list) or len(results) != len(batch.samples):
+            got = f"{len(results)} results" if isinstance(results, list) else type(results).__name__
             for sample in batch.samples:
                 text = f"op {self.node.name!r} process: expected {len(batch.samples)} results, got {got}"
                 self._fail_sample(sample, OpError(text), batch.ended_at)
@@ -293,9 +304,12 @@ class Runner:
             self._call("postprocess", visit, (result, *visit.args), self._after_postprocess)
 
     def _after_postprocess(self, job: Job) -> None:
+        if self._counts_post:
+            self._preparing -= 1
+            self.engine.wake(self)
         if self._over(job, POST):
             self._leave(job.visit, job.value, job.ended_at)
-            self.engine.turn()
+        self.engine.turn()
 
     def _leave(self, visit: Visit, value: Any, now: float) -> None:
         if visit.limit is not None:

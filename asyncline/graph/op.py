@@ -91,6 +91,10 @@ class Op(Input):
             function = self.hook(hook)
             if function is not None and not _accepts(function, expected):
                 raise GraphError(f"op {self.name!r}: {hook}{inspect.signature(function)} does not fit: it gets {got}")
+        waits = ["init_op", "bucket"] + (["load_model"] if not is_async(self.hook("process")) else [])
+        for hook in waits:
+            if is_async(self.hook(hook)):
+                raise GraphError(f"op {self.name!r}: {hook} cannot be async: nothing would wait for it")
         if self.hook("process") is None:
             for key in ("batch_size", "max_delay_ms", "retry"):
                 if self.code_settings.get(key):
@@ -98,6 +102,8 @@ class Op(Input):
                         f"op {self.name!r}: {key} without `process`: only `process` takes batches; "
                         "write process(self, batch) or remove the setting"
                     )
+            if self.hook("load_model") is not None:
+                raise GraphError(f"op {self.name!r}: load_model without `process`: only `process` has a model")
             if self.hook("preprocess") is None and self.hook("postprocess") is None:
                 raise GraphError(f"op {self.name!r} has no hook: write preprocess, process or postprocess")
 
@@ -131,7 +137,6 @@ def op(*, cpu: Cpu = "process", **settings: Any) -> Callable[[_Function], type[O
         signature = inspect.signature(function)
         me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         preprocess.__signature__ = signature.replace(parameters=[me, *signature.parameters.values()])
-        preprocess.__wrapped_code__ = function.__code__  # read by the loop guard
         return type(
             function.__name__.strip("<>"),  # a lambda's name is no name for an Op
             (Op,),

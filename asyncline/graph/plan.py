@@ -106,8 +106,10 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     nodes = []
     for index, op in enumerate(graph.ops):
         mine = settings.op[op.name]
-        if mine.batch_size > 1 and op.hook("process") is None:
-            raise GraphError(f"op {op.name!r}: batch_size without `process`: only `process` takes batches")
+        if op.hook("process") is None:
+            for key, off in (("batch_size", 1), ("max_delay_ms", 0), ("retry", 0)):
+                if getattr(mine, key) != off:
+                    raise GraphError(f"op {op.name!r}: {key} without `process`: only `process` takes batches")
         nodes.append(
             Node(
                 index=index,

@@ -61,7 +61,8 @@ class Statistics(Observer):
         self._times: list[list[float]] = []
 
     def item_done(self, item: Item) -> None:
-        if item.error is None and PENDING not in item.values:
+        # By identity: a value may be an array, whose == has no truth.
+        if item.error is None and not any(value is PENDING for value in item.values):
             self._times.append(item.times)
             if len(self._times) >= FOLD_AFTER:
                 self.fold()

@@ -42,7 +42,8 @@ def run_reloading(arguments: list[str], console: Console) -> int:
 
 
 def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "asyncline", *arguments])
+    # In a session of its own: Ctrl-C would reach it too, and be the first of two signals.
+    return subprocess.Popen([sys.executable, "-m", "asyncline", *arguments], start_new_session=True)
 
 
 def _stop(child: subprocess.Popen[bytes]) -> int:

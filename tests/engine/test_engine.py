@@ -743,3 +743,105 @@ def test_an_async_hook_runs_for_as_many_requests_as_its_concurrency_says_and_no_
                 await asyncio.gather(*calls, return_exceptions=True)
 
     run_virtual(main())
+
+
+def test_an_op_does_not_starve_beside_a_free_replica_when_what_it_prepared_has_expired() -> None:
+    async def main() -> None:
+        lanes = SimulatedLanes(lambda op, hook, size: 1.0)
+        async with virtual_engine(graph_of(Square), lanes) as engine:
+            first = asyncio.create_task(engine.submit(1))
+            await asyncio.sleep(0)
+            dying = [asyncio.create_task(engine.submit(n, timeout=0.5)) for n in range(2, 7)]
+            await asyncio.sleep(0)
+            last = asyncio.create_task(engine.submit(7, timeout=8))
+            assert await first == 1 and await last == 49
+            await asyncio.gather(*dying, return_exceptions=True)
+            assert_nothing_left(engine)
+
+    run_virtual(main())
+
+
+def test_a_generator_that_raises_among_its_results_fails_the_batch() -> None:
+    class Lazy(Op):
+        cpu = "inline"
+
+        def process(self, batch: list[int]) -> Any:
+            return (1 // n for n in batch)
+
+    assert submit(graph_of(Lazy), 1) == 1
+    with pytest.raises(OpError, match="op 'lazy' process: ZeroDivisionError"):
+        submit(graph_of(Lazy), 0)
+
+
+def test_a_field_that_unpack_forgets_is_an_error_and_no_token_is_lost() -> None:
+    class Forgetful(Request):
+        def unpack(self, payload: Any) -> Any:
+            return {}
+
+    with pytest.raises(OpError, match="op 'request' unpack: KeyError: 'text'"):
+        submit(Graph("test", Slow(Forgetful(text=Text()).text)), {"text": "x"})
+
+
+@pytest.mark.parametrize("timeout", ["2", float("nan"), -1, 0])
+def test_a_timeout_that_is_none_takes_no_token(timeout: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        submit(graph_of(Slow), 1, timeout=timeout)
+
+
+def test_times_are_never_negative_however_an_item_ends() -> None:
+    async def main() -> None:
+        lanes = SimulatedLanes(lambda op, hook, size: 1.0, width=1)
+        async with virtual_engine(graph_of(Slow), lanes) as engine:
+            await asyncio.sleep(1000)
+            items = [engine.begin(n, timeout_s=0.5) for n in range(5)]
+            await asyncio.sleep(10)
+            assert all(0 <= seconds < 2 for item in items for seconds in item.times)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_hook_that_exits_does_not_end_the_server(is_async: bool) -> None:
+    class Exiting(Op):
+        cpu = "inline"
+
+        def preprocess(self, x: Any) -> Any:
+            raise SystemExit(3)
+
+    class ExitingAsync(Op):
+        async def preprocess(self, x: Any) -> Any:
+            raise SystemExit(3)
+
+    with pytest.raises(OpError, match="SystemExit: 3"):
+        submit(graph_of(ExitingAsync if is_async else Exiting), 1)
+
+
+def test_concurrency_bounds_postprocess_too_where_there_is_no_process() -> None:
+    running: list[int] = []
+    most: list[int] = []
+
+    class After(Op):
+        async def postprocess(self, x: int, same: int) -> int:
+            running.append(x)
+            most.append(len(running))
+            await asyncio.sleep(1)
+            running.remove(x)
+            return x
+
+    async def main() -> None:
+        async with virtual_engine(graph_of(After, concurrency=2)) as engine:
+            assert await asyncio.gather(*(engine.submit(n) for n in range(9))) == list(range(9))
+            assert max(most) == 2
+            assert_nothing_left(engine)
+
+    run_virtual(main())
+
+
+def test_outside_of_hooks_there_is_no_context() -> None:
+    async def main() -> None:
+        async with virtual_engine(Graph("test", double(Request()))) as engine:
+            assert await engine.submit(1) == 2
+            with pytest.raises(LookupError):
+                context()
+
+    run_virtual(main())

@@ -609,3 +609,28 @@ def test_every_code_has_a_status_and_a_clients_fault_is_never_ours() -> None:
 def test_the_curl_line_sends_an_example(fields: dict[str, Any], line: str) -> None:
     request = Request(**fields)
     assert curl(one_op(lambda *values: 1, request, *fields), "http://h:1") == line
+
+
+async def test_answers_that_are_arrays_are_counted_like_others() -> None:
+    async with serving(one_op(lambda value: np.arange(5))) as client:
+        for _ in range(3):
+            assert (await client.post(json=1)).json == [0, 1, 2, 3, 4]
+        assert 'asyncline_requests_total{code="ok"} 3.0' in (await client.get("/metrics")).body.decode()
+
+
+async def test_odd_headers_are_the_clients_fault() -> None:
+    async with serving(one_op(echo), auth_token="sesame") as client:
+        got = await client.raw(b"POST /test HTTP/1.0\r\nAuthorization: Bearer \xff\r\nContent-Length: 1\r\n\r\n1")
+        assert b"401 Unauthorized" in got
+        headers = {"Authorization": "Bearer sesame", "X-Timeout-Ms": "0" * 12 + "1" * 400}
+        assert (await client.post(json=1, headers=headers)).error == (400, "bad_request")
+
+
+async def test_an_error_of_a_users_class_has_the_status_of_its_base() -> None:
+    from asyncline import BadRequest
+
+    class Teapot(BadRequest):
+        code = "teapot"
+
+    async with serving(one_op(raising(Teapot("short and stout")))) as client:
+        assert (await client.post(json=1)).error == (400, "teapot")

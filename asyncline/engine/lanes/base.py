@@ -69,6 +69,10 @@ class Batch:
         self.started_at = 0.0
         self.ended_at = 0.0
 
+    def set_results(self, results: Any) -> None:
+        """Take what `process` returned; a generator or an array is spelled out here, where `process` runs."""
+        self.results = list(results) if hasattr(results, "__iter__") else results
+
     def values(self) -> list[Any]:
         return [sample.value for sample in self.samples]
 

@@ -45,6 +45,7 @@ class ThreadReplica(Replica):
             while error is None and (batch := self._batches.get()) is not None:
                 self._run(batch)
                 self._loop.call_soon_threadsafe(batch.done, batch)
+                del batch  # not kept while the thread waits for the next
         except RuntimeError:
             return  # the loop is closed: nobody waits
         self._op.model = None
@@ -64,7 +65,7 @@ class ThreadReplica(Replica):
         current.set(None)
         batch.started_at = self._clock()
         try:
-            batch.results = self._op.hook("process")(batch.values())  # type: ignore[misc]  # the Op has it
+            batch.set_results(self._op.hook("process")(batch.values()))  # type: ignore[misc]  # the Op has it
         except BaseException as error:  # a SystemExit of a hook must not end the thread
             batch.error = hook_error(error, self.node.name, "process")
         batch.ended_at = self._clock()

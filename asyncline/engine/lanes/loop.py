@@ -32,7 +32,7 @@ class InlineLane(Lane):
         job.started_at = self._clock()
         try:
             job.value = getattr(job.node.op, job.hook)(*job.args)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit of a hook must not end the server
             job.error = hook_error(error, job.node.name, job.hook)
         job.ended_at = self._clock()
         job.done(job)
@@ -76,7 +76,9 @@ class LoopLane(Lane):
         job.started_at = self._clock()
         try:
             job.value = await getattr(job.node.op, job.hook)(*job.args)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a SystemExit of a hook must not end the server
             job.error = hook_error(error, job.node.name, job.hook)
 
     def _hand_back(self, job: Job, task: asyncio.Task[None]) -> None:
@@ -131,8 +133,10 @@ class LoopReplica(Replica):
     async def _run(self, batch: Batch) -> None:
         batch.started_at = self._clock()
         try:
-            batch.results = await self._op.hook("process")(batch.values())  # type: ignore[misc]  # the Op has it
-        except Exception as error:
+            batch.set_results(await self._op.hook("process")(batch.values()))  # type: ignore[misc]  # the Op has it
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a SystemExit of a hook must not end the server
             batch.error = hook_error(error, self.node.name, "process")
 
     def _hand_back(self, batch: Batch, task: asyncio.Task[None]) -> None:

@@ -72,12 +72,12 @@ class Slot:
         """
         lane = self._lane
         self._owner = next(lane.numbers)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self.link = Link(ours, lane.segments)
         self._starting = lane.loop.create_future()
-        lane.loop.add_reader(ours, self._readable)
         try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.setblocking(False)
+            self.link = Link(ours, lane.segments)
+            lane.loop.add_reader(ours, self._readable)
             async with asyncio.timeout(START_S):
                 # In a thread: starting a process talks to the fork server and waits for it.
                 await asyncio.to_thread(self._spawn, theirs)
@@ -122,7 +122,7 @@ class Slot:
         except Exception as error:
             text = f"{type(error).__name__}: {public_message(error)}"
             job.error = OpError(f"op {job.node.name!r} {job.hook}: its arguments cannot enter the CPU pool: {text}")
-            self._lane.finished(self, job)
+            self._lane.not_run(self, job)
             return
         call = worker.Call(
             job.node.name, job.hook, tuple(parcel.packed), item.data_id, item.log_id, item.traceparent, job.expires_at
@@ -202,8 +202,8 @@ class Slot:
         """Let go of a worker, dead or alive, and of what it reads and wrote."""
         self.ready = self.hungry = False
         self._killed_because = ""
-        if self._starting is not None and not self._starting.done():
-            self._starting.set_exception(EOFError())
+        if self._starting is not None:
+            self._starting.cancel()
         if self._kill_timer is not None:
             self._kill_timer.cancel()
             self._kill_timer = None
@@ -245,6 +245,7 @@ class ProcessLane(Lane):
         self._free: deque[Slot] = deque()
         self._jobs: deque[Job] = deque()
         self._replaced = 0
+        self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> None:
@@ -279,6 +280,11 @@ class ProcessLane(Lane):
         self._free.append(slot)
         self._dispatch()
         job.done(job)
+
+    def not_run(self, slot: Slot, job: Job) -> None:
+        """A Job could not be handed to `slot`, which is free again. Not from here: `_dispatch` is at work."""
+        self._free.append(slot)
+        self.loop.call_soon(job.done, job)
 
     def feed(self) -> None:
         """Give workers that wait for memory the holds that have been let go here, and Jobs that wait a chance."""
@@ -329,7 +335,9 @@ class ProcessLane(Lane):
             )  # fmt: skip
             if self._hooks.worker_lost:
                 self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
-            self._tasks.create_task(self._replace(slot), name=f"asyncline worker {slot.number} restart")
+            replacing = self._tasks.create_task(self._replace(slot), name=f"asyncline worker {slot.number} restart")
+            self._replacing.add(replacing)
+            replacing.add_done_callback(self._replacing.discard)
         if job is not None:
             job.done(job)
 
@@ -365,6 +373,8 @@ class ProcessLane(Lane):
         self._closed = True
 
     async def wait_closed(self) -> None:
+        for task in tuple(self._replacing):
+            task.cancel()
         for slot in self._slots:
             slot.kill("closed")
             slot.discard()

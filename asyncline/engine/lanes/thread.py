@@ -54,6 +54,7 @@ class ThreadLane(Lane):
         self._clock = clock
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._running = 0
+        self._ending: Ending | None = None
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -72,7 +73,10 @@ class ThreadLane(Lane):
                 self._loop.call_soon_threadsafe(self._hand_back, job)
             except RuntimeError:
                 return  # the loop is closed: nobody waits
-        self._ending.one_ended()
+            current.set(None)
+            del job  # neither is kept while the thread waits for the next
+        if self._ending is not None:
+            self._ending.one_ended()
 
     def _run(self, job: Job) -> None:
         job.started_at = job.ended_at = self._clock()
@@ -94,7 +98,8 @@ class ThreadLane(Lane):
             self._jobs.put(None)
 
     async def wait_closed(self) -> None:
-        await self._ending.wait("a thread of the CPU lane")
+        if self._ending is not None:
+            await self._ending.wait("a thread of the CPU lane")
 
     def statistics(self) -> LaneStatistics:
         waiting = self._jobs.qsize()

@@ -94,7 +94,8 @@ def connect(connection: socket.socket) -> None:
 
 def serve(setup: Setup) -> None:
     """Make the Ops, say so, then answer Calls until the server closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # both may reach the whole group; the server decides
+        signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     with _connection:  # whatever ends this, the server sees the end of the connection
         Worker(setup, _connection).run()

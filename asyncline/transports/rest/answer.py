@@ -95,9 +95,17 @@ class Timing:
         return self._template % tuple([times[slot] * 1e3 for slot in self._slots])
 
 
+def status_of(error: RequestError) -> int:
+    """The HTTP status of an error; that of its nearest known base where a user's class has a code of its own."""
+    if isinstance(error, ProductError):
+        return STATUSES["product"]
+    codes = [error.code, *(getattr(base, "code", None) for base in type(error).__mro__)]
+    return next(STATUSES[str(code)] for code in codes if str(code) in STATUSES)
+
+
 def error_answer(error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:
     """The JSON error `{"code", "message", "request_id"}` with its status."""
-    status = STATUSES["product" if isinstance(error, ProductError) else str(error.code)]
+    status = status_of(error)
     body = json.encode({"code": error.code, "message": public_message(error), "request_id": str(request_id)})
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:

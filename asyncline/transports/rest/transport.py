@@ -20,6 +20,7 @@ from asyncline.engine.item import Item
 from asyncline.errors import (
     BadRequest,
     NotFound,
+    OpError,
     RequestError,
     SlowClient,
     TooLarge,
@@ -140,10 +141,10 @@ class RestTransport(Transport):
             return error_answer(error, next(self._engine.ids), headers, close=self._draining or unread)
         except (ConnectionError, asyncio.CancelledError):
             raise  # the client is gone: nobody to answer
-        except Exception as error:
+        except Exception:
             request_id = next(self._engine.ids)
             log.exception("request %s: the server failed", request_id)
-            return error_answer(hook_error(error, "rest", path), request_id, close=True)
+            return error_answer(OpError("the server failed; its log says how"), request_id, close=True)
 
     def _page(self, path: str, method: str) -> tuple[Page, bool]:
         if path == self._graph_path:
@@ -228,7 +229,7 @@ class RestTransport(Transport):
     def _timeout_s(header: str | None) -> float | None:
         if header is None:
             return None
-        if not (header.isascii() and header.isdigit() and 1 <= int(header[:12]) <= 10**9):
+        if not (header.isascii() and header.isdigit() and len(header) <= 9 and int(header) >= 1):
             raise BadRequest("header X-Timeout-Ms: expected a whole number of milliseconds")
         return int(header) / 1e3
 
@@ -258,7 +259,9 @@ class RestTransport(Transport):
         if self._token is None:
             return
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(
+            token.strip().encode(errors="surrogateescape"), self._token
+        ):
             self._refuse_token()
 
     @staticmethod
