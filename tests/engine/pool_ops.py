@@ -79,6 +79,14 @@ class BadInit(Op):
         return x
 
 
+class HangingInit(Op):
+    def init_op(self) -> None:
+        time.sleep(600)
+
+    def preprocess(self, x: Any) -> Any:
+        return x
+
+
 class DyingInit(Op):
     def init_op(self) -> None:
         os._exit(3)

@@ -28,7 +28,7 @@ from asyncline.graph.plan import Node
 from asyncline.settings import Settings, Source, merge
 
 from .ops import graph_of
-from .pool_ops import BadInit, Busy, DyingInit, Meeting, Threaded
+from .pool_ops import BadInit, Busy, DyingInit, HangingInit, Meeting, Threaded
 
 
 class Watching(Observer):
@@ -187,6 +187,15 @@ async def test_an_op_that_cannot_start_in_a_worker_fails_the_start(kind: type[Op
     graph = graph_of(kind)
     engine = Engine(graph, pool(graph))
     with pytest.raises(LoadError, match=message):
+        await engine.start()
+    assert engine.state == "closed"
+
+
+async def test_a_worker_that_hangs_in_init_op_is_given_up_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "START_S", 1.5)
+    graph = graph_of(HangingInit)
+    engine = Engine(graph, pool(graph))
+    with pytest.raises(LoadError, match="did not start within"):
         await engine.start()
     assert engine.state == "closed"
 

@@ -58,7 +58,7 @@ class Slot:
         self._lane = lane
         self._owner = 0
         self._executor: ProcessPoolExecutor | None = None
-        self._starting: asyncio.Future[tuple[int, bytes | None]] | None = None
+        self._starting: asyncio.Future[tuple[bytes | None]] | None = None
         self._pidfd: int | None = None
         # One timer, left as it is when a Job ends: setting one for each costs as much as sending the Job.
         self._kill_timer: asyncio.TimerHandle | None = None
@@ -81,11 +81,9 @@ class Slot:
             async with asyncio.timeout(START_S):
                 # In a thread: starting a process talks to the fork server and waits for it.
                 await asyncio.to_thread(self._spawn, theirs)
-                pid, failed = await self._starting
+                (failed,) = await self._starting
                 if failed is not None:
                     raise pickle.loads(failed)
-                # By descriptor, so that a signal can never reach another process with a reused id.
-                self._pidfd = os.pidfd_open(pid)
         except LoadError:
             raise
         except TimeoutError:
@@ -134,7 +132,10 @@ class Slot:
     def kill(self, reason: str) -> None:
         if self._pidfd is not None:
             self._killed_because = reason
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has ended by itself
 
     def _watch(self, late_at: float) -> None:
         """See at `late_at` whether the worker hangs; a timer that is set for earlier will do."""
@@ -169,6 +170,9 @@ class Slot:
         elif kind == worker.HUNGRY:
             self.hungry = True
             self._lane.feed()
+        elif kind == worker.HELLO:
+            # By descriptor, so that a signal can never reach another process with a reused id.
+            self._pidfd = os.pidfd_open(fields[0])
         elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
             self._starting.set_result(fields)
 
@@ -201,6 +205,7 @@ class Slot:
     def discard(self) -> None:
         """Let go of a worker, dead or alive, and of what it reads and wrote."""
         self.ready = self.hungry = False
+        self.kill("discarded")  # it may hang, in `init_op` too
         self._killed_because = ""
         if self._starting is not None:
             self._starting.cancel()

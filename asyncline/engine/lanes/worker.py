@@ -75,8 +75,10 @@ class Answer(NamedTuple):
 
 
 CALL, ANSWER = "call", "answer"
+HELLO = "hello"
+"""A worker's first message: its process id, by which it can be killed from here on."""
 STARTED = "started"
-"""A worker's first message: its process id, and a pickled LoadError or None."""
+"""Its Ops are made: a pickled LoadError, or None."""
 HUNGRY = "hungry"
 """From a worker without room for a result: hand back what you can. It waits."""
 RETURNS = "returns"
@@ -142,8 +144,9 @@ class Worker:
         self._segments.on_close = self._link.note_closed
 
     def run(self) -> None:
+        self._link.send(HELLO, (os.getpid(),))
         failed = self._make_ops()
-        self._link.send(STARTED, (os.getpid(), failed and pickle.dumps(failed)))
+        self._link.send(STARTED, (failed and pickle.dumps(failed),))
         try:
             while True:
                 kind, fields = self._link.receive()
