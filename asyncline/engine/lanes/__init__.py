@@ -3,7 +3,10 @@
     base.py      contracts: Lane takes Jobs (one hook of one Item), Replica takes Batches; both hand back by callback
     loop.py      InlineLane, LoopLane, LoopReplica: on the event loop
     thread.py    ThreadLane: a few threads, for code that releases the GIL
-    process.py   ProcessLane: single-worker process pools; worker.py is what runs in them
+    process.py   ProcessLane: single-worker process pools, supervised; worker.py is what runs in them
+        link.py      Link: the connection between the server and one worker
+        crossing.py  pack, unpack: small values inside a message, large ones beside it
+        segment.py   Segments: shared memory that one process writes and others read
     device.py    ThreadReplica: a thread for each replica
     lanes.py     Lanes: makes and keeps the ones that a Plan needs
 
