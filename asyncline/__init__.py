@@ -6,6 +6,7 @@ Write Ops, wire them into a Graph, run `asyncline serve app:graph`.
 from asyncline.engine.context import Context, context
 from asyncline.engine.engine import Engine
 from asyncline.engine.hooks import Observer
+from asyncline.engine.memory import empty
 from asyncline.errors import (
     AsynclineError,
     BadImage,
@@ -65,5 +66,6 @@ __all__ = [
     "WorkerCrashed",
     "__version__",
     "context",
+    "empty",
     "op",
 ]

@@ -10,6 +10,7 @@
     expiry.py     deadlines on few timers
     hooks.py      Observer: how tracer, metrics and logs see all this
     context.py    context(): what a hook may know of its request
+    memory.py     empty(): room for a large result where the server can read it
     guard.py      LoopGuard: names the hook that blocks the loop
 
     begin → token → unpack → [Channel → pre → Batcher → process → post]* → pack → Item.resolve → on_done
