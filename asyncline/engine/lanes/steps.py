@@ -1,0 +1,70 @@
+"""Steps of a fused task, run one after the other: the same code in a thread and in a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asyncline.deadline import Clock
+from asyncline.errors import RequestError, hook_error
+from asyncline.graph.fusion import Step
+from asyncline.graph.outcomes import Each, Reply, Skip
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What came of one step: `error` is set, or `value` is what the hook returned.
+
+    `value` is None where the step does not keep it and another has begun.
+    """
+
+    value: Any
+    error: RequestError | None
+    started_at: float
+    ended_at: float
+
+
+def run_steps(
+    steps: Sequence[Step],
+    hook_of: Callable[[Step], Callable[..., Any]],
+    frame: list[Any],
+    clock: Clock,
+    expires_at: float,
+    is_dead: Callable[[], bool] = lambda: False,
+    make_error: Callable[[BaseException, str, str], RequestError] = hook_error,
+) -> Iterator[StepResult]:
+    """Run `steps`, and yield the result of each before the next one begins (which may change the value).
+
+    It ends early after an error, a Reply, a step that ended past the deadline, or when the Item is dead: in
+    all of these the Item goes no further, so that nobody asks for the steps that did not run.
+
+    :param hook_of: the bound hook of a step.
+    :param frame: the arguments of the first step, then the extra values. Results are added to it.
+    :param expires_at: deadline in seconds of `clock`.
+    :param is_dead: whether the Item has its outcome already.
+    :param make_error: from what a hook raised, the names of its Op and of itself.
+    """
+    for step in steps:
+        result = StepResult(None, None, clock(), 0.0)
+        try:
+            result.value = hook_of(step)(*[frame[place] for place in step.args])
+        except BaseException as error:  # a SystemExit of a hook must not end the thread, or the worker
+            result.error = make_error(error, step.op, step.hook)
+        result.ended_at = clock()
+        yield result
+        if result.error is not None or type(result.value) is Reply or result.ended_at >= expires_at or is_dead():
+            return
+        frame.append(_settled(step, result.value))
+        if not step.keeps:
+            result.value = None
+
+
+def _settled(step: Step, value: Any) -> Any:
+    """What the next steps get of a value. One of an Op with `process` has no next step."""
+    if step.hook == "preprocess":
+        if type(value) is Skip:
+            return value.value
+        if type(value) is Each:
+            return value.samples
+    return value
