@@ -154,21 +154,30 @@ def _plan_table(laid_out: Plan) -> Table:
         table.add_column(column)
     for node in laid_out.nodes:
         inputs = ", ".join(value._label() for value in node.op.inputs)
-        table.add_row(node.name, inputs, *(_hook_cell(node, hook) for hook in HOOKS), _limits_cell(node))
+        table.add_row(node.name, inputs, *(_hook_cell(laid_out, node, hook) for hook in HOOKS), _limits_cell(node))
     return table
 
 
-def _hook_cell(node: Node, hook: str) -> str:
-    """Where a hook runs: `thread`, or `2 x cpu, batches of 8`."""
+def _hook_cell(laid_out: Plan, node: Node, hook: str) -> str:
+    """Where a hook runs: `thread`, `thread, with decode preprocess`, or `2 x cpu, batches of 8`."""
     if hook not in node.lanes:
         return "-"
     if hook != "process":
-        return node.lanes[hook]
+        return node.lanes[hook] + _with(laid_out, node, hook)
     settings = node.settings
     where = settings.device if node.lanes[hook] == "device" else "loop"
     batch = f", batches of {settings.batch_size}" if settings.batch_size > 1 else ""
     delay = f" within {settings.max_delay_ms:g} ms" if settings.max_delay_ms else ""
     return f"{settings.replicas} x {where}{batch}{delay}"
+
+
+def _with(laid_out: Plan, node: Node, hook: str) -> str:
+    """In whose task a hook runs, where it is fused."""
+    fused = laid_out.fused.get((node.index, hook))
+    if fused is None:
+        return ""
+    index, first = fused
+    return f", with {first}" if index == node.index else f", with {laid_out.nodes[index].name} {first}"
 
 
 def _limits_cell(node: Node) -> str:

@@ -67,6 +67,7 @@ class DagSettings(_Section):
     cpu_workers: int | None = Field(None, ge=1, description="processes of the CPU pool; default: cores - 1")
     shared_mb: int = Field(0, ge=0, description="most memory that the CPU pool shares; 0: a quarter of the memory")
     cpu_threads: int | None = Field(None, ge=1, description="threads of the thread lane; default: cores")
+    fuse: bool = Field(True, description="run neighbouring CPU hooks of the same lane as one task")
 
 
 class OpSettings(_Section):

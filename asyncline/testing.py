@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from asyncline.deadline import Clock
@@ -26,6 +26,7 @@ from asyncline.engine.hooks import Hooks, Observer
 from asyncline.engine.lanes.base import Batch, Job, Lane, LaneStatistics, Replica
 from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.lanes.loop import InlineLane, LoopLane, LoopReplica
+from asyncline.engine.lanes.steps import StepResult, run_here
 from asyncline.errors import WorkerCrashed, hook_error, load_error
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import is_async
@@ -134,6 +135,8 @@ class SimulatedLanes(Lanes):
 class SimulatedLane(Lane):
     """`width` workers that run one Job at a time; the hook itself runs at the end of its time."""
 
+    fuses = True
+
     def __init__(self, lanes: SimulatedLanes, width: int, clock: Clock) -> None:
         self.width = width
         self._lanes = lanes
@@ -153,6 +156,7 @@ class SimulatedLane(Lane):
         for job, timer in tuple(self._running.items()):
             timer.cancel()
             job.error = WorkerCrashed(f"op {job.node.name!r} {job.hook}: the worker process died")
+            job.ended_at = self._clock()
             self._hand_back(job)
 
     def _dispatch(self) -> None:
@@ -162,8 +166,29 @@ class SimulatedLane(Lane):
             if job.item.done:
                 self._loop.call_soon(job.done, job)
                 continue
+            if job.steps:
+                self._begin_step(job, run_here(job, self._clock), [])
+                continue
             seconds = self._lanes.seconds(job.node.name, job.hook, 1)
             self._running[job] = self._loop.call_later(seconds, self._run, job)
+
+    def _begin_step(self, job: Job, steps: Iterator[StepResult], results: list[StepResult]) -> None:
+        step = job.steps[len(results)]
+        seconds = self._lanes.seconds(step.op, step.hook, 1)
+        self._running[job] = self._loop.call_later(seconds, self._end_step, job, steps, results, self._clock())
+
+    def _end_step(self, job: Job, steps: Iterator[StepResult], results: list[StepResult], started_at: float) -> None:
+        current.set(job.item)
+        step = job.steps[len(results)]
+        result = next(steps)
+        result.started_at = started_at
+        results.append(result)
+        self._lanes.ran.append((step.op, step.hook, job.item.data_id))
+        if len(results) < len(job.steps) and not result.is_final(job.expires_at) and not job.item.done:
+            self._begin_step(job, steps, results)
+            return
+        job.set_results(*results)
+        self._hand_back(job)
 
     def _run(self, job: Job) -> None:
         current.set(job.item)
@@ -171,12 +196,12 @@ class SimulatedLane(Lane):
             job.value = getattr(job.node.op, job.hook)(*job.args)
         except Exception as error:
             job.error = hook_error(error, job.node.name, job.hook)
+        job.ended_at = self._clock()
         self._lanes.ran.append((job.node.name, job.hook, job.item.data_id))
         self._hand_back(job)
 
     def _hand_back(self, job: Job) -> None:
         del self._running[job]
-        job.ended_at = self._clock()
         self._dispatch()
         job.done(job)
 

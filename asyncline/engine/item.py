@@ -8,11 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncline.errors import Cancelled, DeadlineExceeded, RequestError
+from asyncline.graph.fusion import Hook
 
 if TYPE_CHECKING:
     from asyncline.engine.engine import Engine
     from asyncline.engine.expiry import Expirable
     from asyncline.engine.lanes.base import Job
+    from asyncline.engine.lanes.steps import StepResult
 
 PENDING: Any = type("Pending", (), {"__repr__": lambda self: "PENDING"})()
 """Stands for a value that is still to come."""
@@ -25,6 +27,7 @@ class Item:
     """
 
     __slots__ = (
+        "ahead",
         "data_id",
         "done",
         "engine",
@@ -60,11 +63,14 @@ class Item:
         self.jobs: list[Job] = []
         #: Its place among the deadlines.
         self.tick: set[Expirable]
-        #: Values by slot (see `graph/plan.py`), PENDING where an Op has not delivered yet.
+        #: Values by slot (see `graph/plan.py`), PENDING where an Op has not delivered yet, None where fusion
+        #: left the value behind because nobody needs it.
         self.values: list[Any] = []
         #: For each Op, how many of its inputs are still to come.
         self.missing: list[int] = []
         self.outputs_left = 0
+        #: What came of hooks that ran in the task of an earlier one, until the Item gets there; None without fusion.
+        self.ahead: dict[Hook, StepResult] | None = None
         #: Seconds at each Op: wait, pre, mid, post of Op 0, then of Op 1, ..., and last, once done, of it all.
         self.times: list[float] = []
 
@@ -95,6 +101,7 @@ class Item:
             job.lane.cancel(job)
         self.engine.finished(self)
         self.values = []
+        self.ahead = None
         if self.on_done is not None:
             self.on_done(self)
 

@@ -108,8 +108,8 @@ class Runner:
             if now >= item.expires_at:
                 item.expire()
                 continue
-            item.times[self._times + WAIT] += now
             if self._is_inline:
+                item.times[self._times + WAIT] += now
                 self._run_inline(item, now)
             else:
                 self._begin(item, now)
@@ -148,6 +148,9 @@ class Runner:
         self._deliver(item, value, ended)
 
     def _begin(self, item: Item, now: float) -> None:
+        ran = item.ahead and item.ahead.get((self.node.index, "preprocess"))
+        # Where `preprocess` ran in another's task, the wait ended when it began.
+        item.times[self._times + WAIT] += ran.started_at if ran else now
         expires_at, limit = item.expires_at, None
         if self.node.settings.timeout_ms is not None:
             expires_at = min(expires_at, now + self.node.settings.timeout_ms / 1e3)
@@ -166,8 +169,16 @@ class Runner:
         """Run a hook in its lane; `done` is called in any case, perhaps at once."""
         lane = self._lanes[hook]
         assert lane is not None
+        item = visit.item
         job = Job(lane, self.node, hook, visit, args, done)
-        visit.item.jobs.append(job)
+        item.jobs.append(job)
+        if item.ahead and (result := item.ahead.pop((self.node.index, hook), None)) is not None:
+            job.set_results(result)
+            done(job)
+            return
+        if lane.fuses and (chain := self.node.chains.get(hook)) is not None:
+            job.steps = chain.steps
+            job.extra = tuple(item.values[slot] for slot in chain.extra_slots)
         lane.submit(job)
 
     def _over(self, job: Job, stage: int) -> bool:
@@ -184,6 +195,9 @@ class Runner:
         elif job.ended_at >= job.expires_at:
             job.visit.expire()
         else:
+            if job.rest:
+                ahead = ((step.index, step.hook) for step in job.steps[1:])
+                item.ahead = (item.ahead or {}) | dict(zip(ahead, job.rest, strict=False))
             return True
         return False
 

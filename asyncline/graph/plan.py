@@ -7,10 +7,12 @@ field), then one for each Op in topological order.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from asyncline.errors import GraphError
+from asyncline.graph.fusion import Chain, Hook, fuse
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import HOOKS, Op, is_async
 from asyncline.graph.request import FieldInput, Input
@@ -37,6 +39,8 @@ class Node:
     consumers: tuple[int, ...]
     """Indices of the Ops that take its value, one for each edge."""
     output: bool
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    """By hook: the chain that it begins, where other hooks run in its task."""
 
     @property
     def name(self) -> str:
@@ -82,6 +86,16 @@ class Plan:
             if stage == "wait" or hooks[stage] in node.lanes
         }
 
+    @cached_property
+    def fused(self) -> dict[Hook, Hook]:
+        """For each hook that runs in the task of another: the hook that begins the task."""
+        return {
+            (step.index, step.hook): (node.index, hook)
+            for node in self.nodes
+            for hook, chain in node.chains.items()
+            for step in chain.steps[1:]
+        }
+
     @property
     def max_in_flight(self) -> int:
         """Most Items in the graph. An Item is at most once in a Channel, so Channels of that size cannot
@@ -90,7 +104,7 @@ class Plan:
 
 
 def plan(graph: Graph, settings: Settings) -> Plan:
-    """Lay out `graph` with `settings`.
+    """Lay out `graph` with `settings`; neighbouring hooks are fused unless `dag.fuse` is off.
 
     :raises GraphError: the settings do not fit the graph.
     """
@@ -123,10 +137,11 @@ def plan(graph: Graph, settings: Settings) -> Plan:
                 output=op in graph.response.outputs.values(),
             )
         )
-    return Plan(
+    laid_out = Plan(
         graph=graph,
         settings=settings,
         nodes=tuple(nodes),
         entry=tuple(node.index for node in nodes if not node.waits_for),
         outputs=tuple((name, slots[value]) for name, value in graph.response.outputs.items()),
     )
+    return fuse(laid_out) if settings.dag.fuse else laid_out

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asyncline.engine.lanes.steps import StepResult
 from asyncline.errors import RequestError
+from asyncline.graph.fusion import Step
 from asyncline.graph.plan import Node
 
 if TYPE_CHECKING:
@@ -20,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """One hook call for one Item. `done(job)` is called on the loop when it is over.
+    """One hook call for one Item, or several hooks fused. `done(job)` is called on the loop when it is over.
 
     Then either `error` is set or `value` is what the hook returned. `started_at` and `ended_at` are
     seconds of the engine's clock; they are equal where the hook did not run.
     """
 
     __slots__ = (
-        "args", "done", "ended_at", "error", "expires_at", "hook", "item", "lane", "node", "started_at", "value",
-        "visit",
+        "args", "done", "ended_at", "error", "expires_at", "extra", "hook", "item", "lane", "node", "rest",
+        "started_at", "steps", "value", "visit",
     )  # fmt: skip
 
     def __init__(
@@ -41,11 +43,23 @@ class Job:
         self.item = visit.item
         self.expires_at = visit.expires_at
         self.args = args
+        #: Where it is fused: its own hook and those after it, which a lane that `fuses` runs in the same task.
+        self.steps: tuple[Step, ...] = ()
+        #: Values for the steps after the first that are not among `args`.
+        self.extra: tuple[Any, ...] = ()
+        #: What came of the steps after the first, as far as they ran.
+        self.rest: tuple[StepResult, ...] = ()
         self.done = done
         self.value: Any = None
         self.error: RequestError | None = None
         self.started_at = 0.0
         self.ended_at = 0.0
+
+    def set_results(self, own: StepResult, *rest: StepResult) -> None:
+        """Take what came of its own hook, and of the steps after it as far as they ran."""
+        self.value, self.error = own.value, own.error
+        self.started_at, self.ended_at = own.started_at, own.ended_at
+        self.rest = rest
 
     def __repr__(self) -> str:
         return f"<Job {self.node.name}.{self.hook} of {self.item.data_id}>"
@@ -98,6 +112,8 @@ class Lane(ABC):
 
     width: int
     """Most Jobs that can run at once."""
+    fuses = False
+    """Whether it runs all steps of a Job; other lanes are given Jobs of one hook only."""
 
     @property
     def window(self) -> int:

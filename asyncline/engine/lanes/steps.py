@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncline.deadline import Clock
 from asyncline.errors import RequestError, hook_error
 from asyncline.graph.fusion import Step
 from asyncline.graph.outcomes import Each, Reply, Skip
+
+if TYPE_CHECKING:
+    from asyncline.engine.lanes.base import Job
 
 
 @dataclass(slots=True)
@@ -24,6 +27,10 @@ class StepResult:
     started_at: float
     ended_at: float
 
+    def is_final(self, expires_at: float) -> bool:
+        """Whether the Item goes no further: an error, an early answer, or the deadline has passed."""
+        return self.error is not None or type(self.value) is Reply or self.ended_at >= expires_at
+
 
 def run_steps(
     steps: Sequence[Step],
@@ -31,18 +38,16 @@ def run_steps(
     frame: list[Any],
     clock: Clock,
     expires_at: float,
-    is_dead: Callable[[], bool] = lambda: False,
     make_error: Callable[[BaseException, str, str], RequestError] = hook_error,
 ) -> Iterator[StepResult]:
     """Run `steps`, and yield the result of each before the next one begins (which may change the value).
 
-    It ends early after an error, a Reply, a step that ended past the deadline, or when the Item is dead: in
-    all of these the Item goes no further, so that nobody asks for the steps that did not run.
+    It ends after a final result: the Item goes no further, so that nobody asks for the steps that did not run.
+    For the same reason a caller may stop where the Item is dead.
 
     :param hook_of: the bound hook of a step.
     :param frame: the arguments of the first step, then the extra values. Results are added to it.
     :param expires_at: deadline in seconds of `clock`.
-    :param is_dead: whether the Item has its outcome already.
     :param make_error: from what a hook raised, the names of its Op and of itself.
     """
     for step in steps:
@@ -53,7 +58,7 @@ def run_steps(
             result.error = make_error(error, step.op, step.hook)
         result.ended_at = clock()
         yield result
-        if result.error is not None or type(result.value) is Reply or result.ended_at >= expires_at or is_dead():
+        if result.is_final(expires_at):
             return
         frame.append(_settled(step, result.value))
         if not step.keeps:
@@ -68,3 +73,14 @@ def _settled(step: Step, value: Any) -> Any:
         if type(value) is Each:
             return value.samples
     return value
+
+
+def run_here(job: Job, clock: Clock) -> Iterator[StepResult]:
+    """Run the steps of a Job with the server's own Ops."""
+    nodes = job.item.engine.plan.nodes
+
+    def hook_of(step: Step) -> Callable[..., Any]:
+        hook: Callable[..., Any] = getattr(nodes[step.index].op, step.hook)
+        return hook
+
+    return run_steps(job.steps, hook_of, [*job.args, *job.extra], clock, job.expires_at)

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from asyncline.deadline import Clock
 from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
+from asyncline.engine.lanes.steps import run_here
 from asyncline.errors import hook_error
 
 log = logging.getLogger("asyncline.engine")
@@ -49,6 +50,8 @@ class Ending:
 class ThreadLane(Lane):
     """`width` threads that share one queue of Jobs, oldest first. Hooks of one Op may run in several at once."""
 
+    fuses = True
+
     def __init__(self, width: int, clock: Clock) -> None:
         self.width = width
         self._clock = clock
@@ -83,11 +86,22 @@ class ThreadLane(Lane):
         if job.item.done:
             return
         current.set(job.item)
+        if job.steps:
+            self._run_steps(job)
+            return
         try:
             job.value = getattr(job.node.op, job.hook)(*job.args)
         except BaseException as error:  # a SystemExit of a hook must not end the thread
             job.error = hook_error(error, job.node.name, job.hook)
         job.ended_at = self._clock()
+
+    def _run_steps(self, job: Job) -> None:
+        results = []
+        for result in run_here(job, self._clock):
+            results.append(result)
+            if job.item.done:
+                break
+        job.set_results(*results)
 
     def _hand_back(self, job: Job) -> None:
         self._running -= 1
