@@ -238,8 +238,8 @@ class Engine:
         if self.state != "ready":
             return self.state
         for name, lane in self._lanes.items():
-            if not lane.statistics().alive:
-                return f"no worker of the {name} lane is alive"
+            if (problem := lane.problem()) is not None:
+                return f"the {name} lane {problem}"
         return None
 
     def statistics(self) -> EngineStatistics:

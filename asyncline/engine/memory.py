@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> np.ndarray
     if take is None or kind.hasobject:
         return np.empty(shape, kind)
     sides = (shape,) if isinstance(shape, int) else tuple(shape)
-    nbytes = int(np.prod(sides, dtype=np.int64)) * kind.itemsize
-    block = take(nbytes)
+    count = prod(sides)
+    block = take(count * kind.itemsize)
     if block is None:
         return np.empty(shape, kind)
-    return np.ndarray(sides, kind, buffer=block)
+    # Over a memoryview: numpy would look through the hold itself to the memory behind it, and lose it.
+    return np.frombuffer(block.data, kind, count).reshape(sides)

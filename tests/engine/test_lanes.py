@@ -20,10 +20,12 @@ from asyncline import (
     OpError,
     Request,
     RequestError,
+    Unavailable,
     WorkerCrashed,
     op,
 )
-from asyncline.engine.lanes import process
+from asyncline.engine.lanes import pool_worker, supervision
+from asyncline.engine.lanes.process import ProcessLane
 from asyncline.graph.plan import Node
 from asyncline.settings import Settings, Source, merge
 
@@ -136,7 +138,7 @@ async def test_a_worker_that_dies_idle_costs_nothing() -> None:
 
 
 async def test_a_hung_worker_is_killed_soon_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "GRACE_S", 0.1)
+    monkeypatch.setattr(pool_worker, "GRACE_S", 0.1)
     graph = graph_of(Busy)
     watching = Watching()
     async with Engine(graph, pool(graph), observers=[watching]) as engine:
@@ -147,7 +149,7 @@ async def test_a_hung_worker_is_killed_soon_after_the_deadline(monkeypatch: pyte
 
 
 async def test_a_hung_worker_is_killed_in_time_after_jobs_with_later_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "GRACE_S", 0.1)
+    monkeypatch.setattr(pool_worker, "GRACE_S", 0.1)
     graph = graph_of(Busy)
     async with Engine(graph, pool(graph, timeout_ms=500_000)) as engine:
         assert await engine.submit(("add", 1)) == 1
@@ -157,7 +159,7 @@ async def test_a_hung_worker_is_killed_in_time_after_jobs_with_later_deadlines(m
 
 
 async def test_the_timeout_of_an_op_reclaims_its_worker_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "GRACE_S", 0.1)
+    monkeypatch.setattr(pool_worker, "GRACE_S", 0.1)
     graph = graph_of(Busy, timeout_ms=1000)
     async with Engine(graph, pool(graph, timeout_ms=60_000)) as engine:
         with pytest.raises(DeadlineExceeded, match="timeout_ms of 1000"):
@@ -192,7 +194,7 @@ async def test_an_op_that_cannot_start_in_a_worker_fails_the_start(kind: type[Op
 
 
 async def test_a_worker_that_hangs_in_init_op_is_given_up_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "START_S", 1.5)
+    monkeypatch.setattr(pool_worker, "START_S", 1.5)
     graph = graph_of(HangingInit)
     engine = Engine(graph, pool(graph))
     with pytest.raises(LoadError, match="did not start within"):
@@ -311,7 +313,7 @@ async def test_an_array_stays_where_it_is_from_worker_to_worker() -> None:
             got = await engine.submit(("pass", ("pass", np.arange(200_000))))
             assert got[-1] == 199_999 and not got.flags.writeable
         lane = engine._lanes["process"]
-        assert isinstance(lane, process.ProcessLane)
+        assert isinstance(lane, ProcessLane)
         del got
         lane.segments.sweep()
         # What the server itself wrote: the request's array, and an index for each hop.
@@ -340,3 +342,88 @@ async def test_descriptors_do_not_grow_with_tasks() -> None:
         for size in (10, 100_000, 1_000_000) * 100:
             assert (await engine.submit(("array", size))).size == size
         assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+async def learn_that_it_is_short(engine: Engine) -> None:
+    for number in range(60):  # what is expected falls slowly from the first time, in which much is imported
+        assert await engine.submit(("add", number)) == number
+
+
+async def test_short_jobs_lie_at_a_worker_and_a_crash_costs_none_of_those_behind_it() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        await learn_that_it_is_short(engine)
+        got = await outcomes(engine, ("add", 1), ("kill", None), *(("add", number) for number in range(10)))
+        assert isinstance(got[1], WorkerCrashed)
+        assert [got[0], *got[2:]] == [1, *range(10)]
+        assert engine.statistics().lanes["process"].replaced == 1
+
+
+async def test_jobs_behind_one_that_takes_unexpectedly_long_go_to_another_worker() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph, workers=2)) as engine:
+        await learn_that_it_is_short(engine)
+        long = asyncio.create_task(engine.submit(("hang", 600)))
+        short = asyncio.create_task(outcomes(engine, ("hang", 0), *(("add", number) for number in range(20))))
+        assert (await short)[1:] == list(range(20))
+        assert not long.done()
+        long.cancel()
+
+
+async def test_an_op_that_kills_worker_after_worker_is_refused_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "DEATHS", 2)
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        for _ in range(2):
+            with pytest.raises(WorkerCrashed):
+                await engine.submit(("kill", None), timeout=20)
+        with pytest.raises(Unavailable, match="op 'busy' preprocess: kills its worker processes") as refused:
+            await engine.submit(("add", 1))
+        assert refused.value.retry_after_s >= 1
+        assert "refuses op 'busy'" in str(engine.problem())
+        lane = engine._lanes["process"]
+        assert isinstance(lane, ProcessLane)
+        lane._breakers["busy"].open_until = 0.0  # the time has passed
+        assert await engine.submit(("add", 1), timeout=20) == 1
+        assert not lane._breakers["busy"].is_open and engine.problem() is None
+
+
+async def test_a_hook_that_asks_for_too_much_memory_gets_an_error_and_its_worker_lives() -> None:
+    graph = graph_of(Busy)
+    settings = merge("test", {"busy": {}}, Source("test", {"dag": {"cpu_workers": 1, "worker_memory_mb": 1000}}))
+    async with Engine(graph, settings) as engine:
+        with pytest.raises(OpError, match=r"op 'busy' preprocess: .*MemoryError"):
+            await engine.submit(("array", 4_000_000_000))
+        assert await engine.submit(("add", 1)) == 1
+        assert engine.statistics().lanes["process"].replaced == 0
+
+
+async def test_a_worker_that_has_grown_is_replaced_and_no_request_waits_for_that() -> None:
+    graph = graph_of(Busy)
+    settings = merge("test", {"busy": {}}, Source("test", {"dag": {"cpu_workers": 1, "worker_memory_mb": 1000}}))
+    async with Engine(graph, settings) as engine:
+        old = (await engine.submit(("pid", None)))[0]
+        async with asyncio.timeout(20):
+            while (await engine.submit(("leak", 600_000_000))) and (await engine.submit(("pid", None)))[0] == old:
+                pass
+        await gone(old)
+        assert engine.statistics().lanes["process"].alive == 1
+
+
+async def test_hooks_that_run_as_one_task_in_a_worker_have_their_own_outcomes() -> None:
+    request = Request()
+    graph = Graph("test", Busy(Busy(request, name="first"), name="second"))
+    async with Engine(graph, pool(graph)) as engine:
+        assert engine.plan.nodes[0].chains
+        assert await engine.submit(("pass", ("add", 7))) == 7
+        assert await engine.submit(("reply", 3)) == 3
+        with pytest.raises(OpError, match="op 'second' preprocess: ValueError: no"):
+            await engine.submit(("pass", ("raise", "no")))
+        with pytest.raises(OpError, match="op 'first' preprocess: ValueError: no"):
+            await engine.submit(("raise", "no"))
+        with pytest.raises(WorkerCrashed, match="op 'second' preprocess"):
+            await engine.submit(("pass", ("kill", None)))
+        with pytest.raises(WorkerCrashed, match="op 'first' preprocess"):
+            await engine.submit(("kill", None), timeout=20)
+        array = await engine.submit(("pass", ("array", 100_000)), timeout=20)
+        assert array.sum() == 700_000

@@ -32,16 +32,16 @@ class End:
 
     def send(self, value: Any) -> None:
         parcel = pack(value, self.segments)
-        self.link.send("value", tuple(parcel.packed), parcel)
+        self.link.send(("value", *parcel.packed), parcel)
 
     def receive(self) -> Any:
-        kind, fields = self.link.receive()
+        ((kind, *fields),) = self.link.receive()
         return unpack(Packed(*fields), self.segments, self.link) if kind == "value" else None
 
     def flush(self) -> None:
         """Hand back whatever has been let go."""
         gc.collect()
-        self.link.send("returns")
+        self.link.send(("returns",))
 
 
 @pytest.fixture

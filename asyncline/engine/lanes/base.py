@@ -43,7 +43,8 @@ class Job:
         self.item = visit.item
         self.expires_at = visit.expires_at
         self.args = args
-        #: Where it is fused: its own hook and those after it, which a lane that `fuses` runs in the same task.
+        #: Where it is fused: its own hook and those after it, which a lane that `fuses` runs in the same task. They
+        #: are the chain of the Node or a part of it: as many as are wanted now.
         self.steps: tuple[Step, ...] = ()
         #: Values for the steps after the first that are not among `args`.
         self.extra: tuple[Any, ...] = ()
@@ -133,6 +134,10 @@ class Lane(ABC):
 
     def cancel(self, job: Job) -> None:  # noqa: B027  # most lanes cannot stop a running hook
         """The Item of a Job handed in is dead; stop working on it where that can be done."""
+
+    def problem(self) -> str | None:
+        """Why the server should not be sent requests; None where all is well."""
+        return None if self.statistics().alive else "has no worker alive"
 
     @abstractmethod
     def close(self) -> None:

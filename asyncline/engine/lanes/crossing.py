@@ -1,48 +1,62 @@
 """What crosses between the server and a worker: small values inside a message, large ones beside it.
 
-A value is pickled (protocol 5, between our own processes only); arrays and other large buffers are not
-copied into the pickle but laid into a segment, or left where they are if they lie in one already. The
-receiver's arrays are views of that memory, read-only.
+Arrays and other large buffers are laid into a segment, or left where they are if they lie in one already;
+the receiver's are views of that memory, read-only. Everything else is pickled (protocol 5, between our own
+processes only), but for the commonest case, an array or a tuple of arrays and plain values, which needs no
+pickle: an array is then its dtype, its shape and its place, all in the message.
 
-    segment:  index | pickle | buffer | buffer | ...
+    segment of pickled values:  index | pickle | buffer | buffer | ...
 """
 
 from __future__ import annotations
 
 import pickle
 import struct
-from dataclasses import dataclass
+from math import prod
+from types import NoneType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from asyncline.engine.lanes.segment import Block, Key, Lender, Segments, find_block
 
 INLINE_BYTES = 8192
 """A value up to here crosses inside the message: below it a copy costs less than a segment."""
 BUFFER_BYTES = 2048
-"""A buffer from here on is laid beside the pickle."""
+"""A buffer from here on is laid beside the message."""
 ALIGN = 64
 MOST_SEGMENTS = 64
-"""Segments that one value may lie in; the kernel lets 253 descriptors go along with a message."""
+"""Segments that one value may lie in; the kernel lets 253 descriptors go along with a packet."""
+MOST_PARTS = 8
+"""A longer tuple is pickled."""
 
 _PLACE = struct.Struct("<IQQ")
+_PLAIN = frozenset({int, float, bool, NoneType})
+
+PICKLED, LAID_OUT, PART, PARTS = range(4)
 
 
 class Packed(NamedTuple):
     """A value on its way. Small, and made of plain values: it is part of a message."""
 
-    inline: bytes | None
-    segments: tuple[tuple[Key, int], ...] = ()
-    """Key and size of every segment that holds a part; the first begins with the index."""
-    places: int = 0
-    """Entries of the index: the pickle, then each buffer."""
+    kind: int
+    body: Any
+    """PICKLED: the pickle. LAID_OUT: how many entries the index has. PART: a value, or of an array
+    `(dtype, shape, segment, offset)`. PARTS: several of these."""
+    segments: tuple[Key, ...] = ()
+    """The segments that hold a part; the first of LAID_OUT begins with the index."""
 
 
-@dataclass(frozen=True)
 class Parcel:
     """A Packed value, and holds on the segments it lies in, until the receiver hands them back."""
 
-    packed: Packed
-    blocks: tuple[Block, ...] = ()
+    __slots__ = ("blocks", "nbytes", "packed")
+
+    def __init__(self, packed: Packed, blocks: tuple[Block, ...] = (), nbytes: int = 0) -> None:
+        self.packed = packed
+        self.blocks = blocks
+        #: What it adds to the message, at least.
+        self.nbytes = nbytes
 
 
 def pack(value: Any, segments: Segments) -> Parcel:
@@ -51,6 +65,12 @@ def pack(value: Any, segments: Segments) -> Parcel:
     :raises SegmentsFull: there is no room for now.
     :raises Exception: whatever pickle says of a value that it cannot take.
     """
+    if type(value) is tuple:
+        if len(value) <= MOST_PARTS and all(map(_is_plain, value)):
+            return _plain_parcel(PARTS, value, segments)
+    elif _is_plain(value):
+        return _plain_parcel(PART, (value,), segments)
+
     buffers: list[memoryview] = []
 
     def beside(buffer: pickle.PickleBuffer) -> bool:
@@ -62,8 +82,49 @@ def pack(value: Any, segments: Segments) -> Parcel:
 
     stream = pickle.dumps(value, 5, buffer_callback=beside)
     if not buffers and len(stream) <= INLINE_BYTES:
-        return Parcel(Packed(stream))
+        return Parcel(Packed(PICKLED, stream), (), len(stream))
     return _lay_out(memoryview(stream), buffers, segments)
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind is np.ndarray:
+        # Others would change on the way: structured and object dtypes, other strides, and small ones, which
+        # a pickle leaves writable.
+        return bool(value.nbytes >= BUFFER_BYTES and value.dtype.isbuiltin == 1 and value.flags.c_contiguous
+                    and not value.dtype.hasobject)  # fmt: skip
+    return kind in _PLAIN
+
+
+def _plain_parcel(kind: int, values: tuple[Any, ...], segments: Segments) -> Parcel:
+    if not any(type(value) is np.ndarray for value in values):
+        return Parcel(Packed(kind, values if kind == PARTS else values[0]))
+    blocks: list[Block] = []
+    parts: list[Any] = []
+    to_copy: list[tuple[int, np.ndarray[Any, Any]]] = []
+    end = 0
+    for value in values:
+        if type(value) is not np.ndarray:
+            parts.append(value)
+            continue
+        found = find_block(value)
+        if found is None:
+            end = -(-end // ALIGN) * ALIGN
+            to_copy.append((end, value))
+            parts.append((value.dtype.str, value.shape, -1, end))
+            end += value.nbytes
+        else:
+            block, offset = found
+            parts.append((value.dtype.str, value.shape, len(blocks), offset))
+            blocks.append(block)
+    if to_copy:
+        # The new segment is the last, which -1 means.
+        new = segments.take(end)
+        for offset, array in to_copy:
+            np.copyto(np.ndarray(array.shape, array.dtype, new, offset), array)
+        blocks.append(new)
+    body = tuple(parts) if kind == PARTS else parts[0]
+    return Parcel(Packed(kind, body, tuple([block.key for block in blocks])), tuple(blocks))
 
 
 def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) -> Parcel:
@@ -92,17 +153,30 @@ def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) 
     for offset, part in to_copy:
         memory[offset : offset + part.nbytes] = part
     blocks = (new, *there.values())
-    return Parcel(Packed(None, tuple((block.key, len(block)) for block in blocks), len(places)), blocks)
+    return Parcel(Packed(LAID_OUT, len(places), tuple(block.key for block in blocks)), blocks)
 
 
 def unpack(packed: Packed, segments: Segments, lender: Lender) -> Any:
     """The value: its large parts are views of shared memory, read-only, and keep the holds of `lender`."""
-    if packed.inline is not None:
-        return pickle.loads(packed.inline)
-    blocks = [segments.view(key, lender) for key, _ in packed.segments]
+    kind, body, keys = packed
+    if kind == PICKLED:
+        return pickle.loads(body)
+    if not keys:
+        return body
+    blocks = [segments.view(key, lender) for key in keys]
+    if kind == PART:
+        return _view(body, blocks)
+    if kind == PARTS:
+        return tuple([_view(part, blocks) if type(part) is tuple else part for part in body])
     index = blocks[0].data
     parts = []
-    for place in range(packed.places):
+    for place in range(body):
         number, offset, length = _PLACE.unpack_from(index, place * _PLACE.size)
         parts.append(blocks[number].data[offset : offset + length])
     return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _view(part: tuple[str, tuple[int, ...], int, int], blocks: list[Block]) -> np.ndarray[Any, Any]:
+    dtype, shape, number, offset = part
+    # Over a memoryview: numpy would look through the Block itself to the memory behind it, and lose the hold.
+    return np.frombuffer(blocks[number].data, dtype, prod(shape), offset).reshape(shape)

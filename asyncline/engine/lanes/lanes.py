@@ -31,7 +31,8 @@ class Lanes:
         if needed["process"]:
             width = plan.settings.dag.cpu_workers or max(1, cores - 1)
             max_bytes = plan.settings.dag.shared_mb * 10**6 or MEMORY_BYTES // 4
-            lanes["process"] = ProcessLane(width, needed["process"], tasks, hooks, clock, max_bytes)
+            memory_bytes = plan.settings.dag.worker_memory_mb * 10**6
+            lanes["process"] = ProcessLane(width, needed["process"], tasks, hooks, clock, max_bytes, memory_bytes)
         if needed["thread"]:
             lanes["thread"] = ThreadLane(plan.settings.dag.cpu_threads or cores, clock)
         lanes["loop"] = LoopLane(tasks, clock)

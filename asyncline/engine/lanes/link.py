@@ -1,14 +1,16 @@
 """Link: the connection between the server and one worker, the same at both ends.
 
-A socket pair that keeps messages apart (SOCK_SEQPACKET), made before the worker starts and inherited by it:
+A socket pair that keeps packets apart (SOCK_SEQPACKET), made before the worker starts and inherited by it:
 there is no name to connect to.
 
-A message is a tuple of plain values, written by marshal (the fastest there is, and this is one program at
-both ends): (kind, fields), then what concerns segments:
+A packet is a tuple of plain values, written by marshal (the fastest there is, and this is one program at
+both ends): the messages, each (kind, *fields), then what concerns segments:
 
     fresh     key and size of segments that the receiver does not know yet; their descriptors come along
     returns   keys of holds handed back: what messages before named, the sender reads no more
     closed    keys of segments that are gone for good
+
+Messages are gathered by `put` and sent by `flush`: what wakes the other process costs more than all the rest.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ from typing import Any
 from asyncline.engine.lanes.crossing import Parcel
 from asyncline.engine.lanes.segment import Block, Key, Segments
 
-MESSAGE_BYTES = 256 * 1024
-"""More than any message has: the kernel's limit for one is lower."""
+PACKET_BYTES = 256 * 1024
+"""More than any packet has: the kernel's limit for one is lower."""
 MOST_DESCRIPTORS = 128
+FULL_BYTES = 64 * 1024
+"""Gathered messages of about this size are sent off."""
+
+Message = tuple[Any, ...]
 
 
 class Link:
@@ -42,40 +48,67 @@ class Link:
         self._lent: dict[Key, list[Block]] = defaultdict(list)
         #: Segments whose descriptors the peer has: ours that went there, and its own that came from there.
         self._known: set[Key] = set()
-        self._buffer = bytearray(MESSAGE_BYTES)
+        self._messages: list[Message] = []
+        self._nbytes = 0
+        self._fresh: list[tuple[Key, int]] = []
+        self._blocks: list[Block] = []
+        self._buffer = bytearray(PACKET_BYTES)
+        self._view = memoryview(self._buffer)
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
-    def send(self, kind: str, fields: tuple[Any, ...] = (), parcel: Parcel | None = None) -> None:
-        """Send a message, and lend what `parcel` lies in.
+    def put(self, message: Message, parcel: Parcel | None = None) -> None:
+        """Gather a message: plain values. What `parcel` lies in is lent with it.
 
-        :param fields: plain values.
+        :raises OSError: as `flush`, where much has gathered.
+        """
+        self._messages.append(message)
+        if parcel is not None:
+            self._nbytes += parcel.nbytes
+            if parcel.blocks:
+                self._blocks += parcel.blocks
+                for block in parcel.blocks:
+                    if block.key not in self._known:
+                        self._known.add(block.key)
+                        self._fresh.append((block.key, len(block)))
+                # A parcel has at most half of the descriptors that fit.
+                if len(self._fresh) > MOST_DESCRIPTORS // 2:
+                    self.flush()
+                    return
+            if self._nbytes > FULL_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what has gathered.
 
         :raises OSError: the peer is gone, or (BlockingIOError) reads nothing.
         """
-        fresh: list[tuple[Key, int]] = []
-        if parcel is not None:
-            fresh = [(key, size) for key, size in parcel.packed.segments if key not in self._known]
         self._segments.sweep()
-        data = marshal.dumps((kind, tuple(fields), fresh, self.returns, self.closed))
-        descriptors = [self._segments.descriptor(key) for key, _ in fresh]
-        if descriptors:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-            self.connection.sendmsg([data], [rights])
+        data = marshal.dumps((self._messages, self._fresh, self.returns, self.closed))
+        if self._fresh:
+            descriptors = array.array("i", [self._segments.descriptor(key) for key, _ in self._fresh])
+            self.connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+            self._fresh.clear()
         else:
             self.connection.send(data)
+        self._messages.clear()
+        self._nbytes = 0
         self.returns.clear()
-        self._known.difference_update(self.closed)
-        self.closed.clear()
-        self._known.update(key for key, _ in fresh)
-        if parcel is not None:
-            for block in parcel.blocks:
-                self._lent[block.key].append(block)
+        if self.closed:
+            self._known.difference_update(self.closed)
+            self.closed.clear()
+        for block in self._blocks:
+            self._lent[block.key].append(block)
+        self._blocks.clear()
 
-    def receive(self) -> tuple[str, tuple[Any, ...]]:
-        """Kind and fields of the next message; the segments it names are mapped.
+    def send(self, message: Message, parcel: Parcel | None = None) -> None:
+        self.put(message, parcel)
+        self.flush()
+
+    def receive(self) -> list[Message]:
+        """The messages of the next packet; the segments it names are mapped.
 
         :raises EOFError: the peer is gone.
-        :raises BlockingIOError: there is no message, on a socket that does not wait.
+        :raises BlockingIOError: there is no packet, on a socket that does not wait.
         """
         try:
             nbytes, extra, _, _ = self.connection.recvmsg_into([self._buffer], self._space, socket.MSG_CMSG_CLOEXEC)
@@ -83,27 +116,30 @@ class Link:
             raise EOFError from None
         if not nbytes:
             raise EOFError
-        kind, fields, fresh, returns, closed = marshal.loads(memoryview(self._buffer)[:nbytes])
+        messages: list[Message]
+        messages, fresh, returns, closed = marshal.loads(self._view[:nbytes])
         for key in closed:
             self._known.discard(key)
             self._segments.forget(key)
-        for (key, size), descriptor in zip(fresh, _descriptors(extra), strict=True):
-            self._known.add(key)
-            self._segments.add(key, size, descriptor)
+        if fresh:
+            for (key, size), descriptor in zip(fresh, _descriptors(extra), strict=True):
+                self._known.add(key)
+                self._segments.add(key, size, descriptor)
         for key in returns:
             blocks = self._lent[key]
             blocks.pop()
             if not blocks:
                 del self._lent[key]
-        return kind, fields
+        return messages
 
     def note_closed(self, key: Key) -> None:
-        """A segment is gone for good; the peer learns of it with the next message."""
+        """A segment is gone for good; the peer learns of it with the next packet."""
         if key in self._known:
             self.closed.append(key)
 
     def close(self) -> None:
         self._lent.clear()
+        self._blocks.clear()
         self.connection.close()
 
 

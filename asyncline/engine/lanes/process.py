@@ -1,8 +1,14 @@
 """Lane of processes: the CPU pool.
 
-Single-worker `ProcessPoolExecutor`s, one Job in flight per worker, so that a crash costs one request and
-names its culprit, and a hung worker can be killed. Each worker runs one long task that answers Calls over a
-Link; a stock `submit` for each Job would cost 120 µs of the server's time and pickle arrays.
+Single-worker `ProcessPoolExecutor`s, so that a crash costs one request and names its culprit, and a hung
+worker can be killed. Each worker runs one long task that answers Calls over a Link; a stock `submit` for
+each Job would cost 120 µs of the server's time and pickle arrays.
+
+    process.py      ProcessLane: the queue of Jobs, and who gets them
+    pool_worker.py  PoolWorker: the server's side of one process, with its states
+    worker.py       what runs inside that process
+    supervision.py  when to start again, and when to refuse an Op
+    link.py, crossing.py, segment.py   messages, values in them, memory beside them
 """
 
 from __future__ import annotations
@@ -11,13 +17,9 @@ import asyncio
 import importlib
 import itertools
 import logging
-import multiprocessing
-import os
 import pickle
-import signal
-import socket
-from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import defaultdict, deque
+from collections.abc import Coroutine
 from functools import reduce
 from typing import Any
 
@@ -25,287 +27,240 @@ from asyncline.deadline import Clock
 from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
-from asyncline.engine.lanes.crossing import Packed, pack, unpack
-from asyncline.engine.lanes.link import Link
+from asyncline.engine.lanes.pool_worker import PoolWorker, State
 from asyncline.engine.lanes.segment import Key, Segments, SegmentsFull
-from asyncline.errors import LoadError, OpError, Unavailable, WorkerCrashed, public_message
+from asyncline.engine.lanes.supervision import Breaker, Restarts
+from asyncline.errors import LoadError, Unavailable, WorkerCrashed, public_message
 from asyncline.graph.op import recipe
 from asyncline.graph.plan import Node
 
 log = logging.getLogger("asyncline.engine")
 
-GRACE_S = 1.0
-"""How long past the deadline of its Item a hook may run before its worker is killed."""
-START_S = 60.0
-"""How long a worker may take to import the Ops' modules and run `init_op`."""
 CLOSE_S = 2.0
 """How long a stop waits for the executors of killed workers."""
-BACKOFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)
-"""Waits before a worker is started again, by how many starts in a row have failed."""
-
-
-class Slot:
-    """One worker process, replaced when it dies: STARTING -> READY <-> BUSY -> DEAD -> STARTING."""
-
-    def __init__(self, number: int, lane: ProcessLane) -> None:
-        self.number = number
-        self.job: Job | None = None
-        self.ready = False
-        self.link: Link | None = None
-        self.retired: asyncio.Future[None] | None = None
-        #: Waits for memory of ours to be handed back.
-        self.hungry = False
-        self._lane = lane
-        self._owner = 0
-        self._executor: ProcessPoolExecutor | None = None
-        self._starting: asyncio.Future[tuple[bytes | None]] | None = None
-        self._pidfd: int | None = None
-        # One timer, left as it is when a Job ends: setting one for each costs as much as sending the Job.
-        self._kill_timer: asyncio.TimerHandle | None = None
-        self._kill_at = 0.0
-        self._killed_because = ""
-
-    async def start(self) -> None:
-        """Start a worker.
-
-        :raises LoadError: it died, took too long, or an Op could not be made in it.
-        """
-        lane = self._lane
-        self._owner = next(lane.numbers)
-        self._starting = lane.loop.create_future()
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.setblocking(False)
-            self.link = Link(ours, lane.segments)
-            lane.loop.add_reader(ours, self._readable)
-            async with asyncio.timeout(START_S):
-                # In a thread: starting a process talks to the fork server and waits for it.
-                await asyncio.to_thread(self._spawn, theirs)
-                (failed,) = await self._starting
-                if failed is not None:
-                    raise pickle.loads(failed)
-        except LoadError:
-            raise
-        except TimeoutError:
-            raise LoadError(f"a worker of the CPU pool did not start within {START_S:.0f} s") from None
-        except EOFError:
-            raise LoadError("a worker of the CPU pool died while it started") from None
-        except Exception as error:
-            raise LoadError(f"a worker of the CPU pool did not start: {public_message(error)}") from error
-        finally:
-            self._starting = None
-        self.ready = True
-
-    def _spawn(self, theirs: socket.socket) -> None:
-        with theirs:
-            self._executor = ProcessPoolExecutor(
-                1, multiprocessing.get_context("forkserver"), initializer=worker.connect, initargs=(theirs,)
-            )
-            setup = worker.Setup(self._owner, self._lane.worker_bytes, self._lane.recipes)
-            # Its end shows at the Link; the executor's own word for it is not needed.
-            self._executor.submit(worker.serve, setup).add_done_callback(_ignore)
-
-    def run(self, job: Job) -> None:
-        """Hand a Job to the worker.
-
-        :raises SegmentsFull: there is no room for its arguments now; the Job has to wait.
-        :raises OSError: the worker is dead, so the Job has not begun.
-        """
-        assert self.link is not None
-        item = job.item
-        try:
-            parcel = pack(job.args, self._lane.segments)
-        except SegmentsFull:
-            raise
-        except Exception as error:
-            text = f"{type(error).__name__}: {public_message(error)}"
-            job.error = OpError(f"op {job.node.name!r} {job.hook}: its arguments cannot enter the CPU pool: {text}")
-            self._lane.not_run(self, job)
-            return
-        call = worker.Call(
-            job.node.name, job.hook, tuple(parcel.packed), item.data_id, item.log_id, item.traceparent, job.expires_at
-        )
-        self.link.send(worker.CALL, call, parcel)
-        self.job = job
-        self._watch(job.expires_at + GRACE_S)
-
-    def kill(self, reason: str) -> None:
-        if self._pidfd is not None:
-            self._killed_because = reason
-            try:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it has ended by itself
-
-    def _watch(self, late_at: float) -> None:
-        """See at `late_at` whether the worker hangs; a timer that is set for earlier will do."""
-        if self._kill_timer is not None:
-            if self._kill_at <= late_at:
-                return
-            self._kill_timer.cancel()
-        self._kill_at = late_at
-        self._kill_timer = self._lane.loop.call_at(late_at, self._kill_if_hung)
-
-    def _kill_if_hung(self) -> None:
-        self._kill_timer = None
-        if self.job is None:
-            return
-        late_at = self.job.expires_at + GRACE_S
-        if self._lane.clock() >= late_at:
-            self.kill("hung past the deadline")
-        else:
-            self._watch(late_at)
-
-    def _readable(self) -> None:
-        assert self.link is not None
-        try:
-            kind, fields = self.link.receive()
-        except BlockingIOError:
-            return
-        except EOFError:
-            self._ended()
-            return
-        if kind == worker.ANSWER:
-            self._answered(worker.Answer(*fields))
-        elif kind == worker.HUNGRY:
-            self.hungry = True
-            self._lane.feed()
-        elif kind == worker.HELLO:
-            # By descriptor, so that a signal can never reach another process with a reused id.
-            self._pidfd = os.pidfd_open(fields[0])
-        elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
-            self._starting.set_result(fields)
-
-    def _answered(self, answer: worker.Answer) -> None:
-        job, self.job = self.job, None
-        assert job is not None and self.link is not None
-        self.hungry = False
-        job.args = ()
-        job.started_at, job.ended_at = answer.started_at, answer.ended_at
-        try:
-            if answer.error is not None:
-                job.error = pickle.loads(answer.error)
-            elif answer.value is not None:
-                job.value = unpack(Packed(*answer.value), self._lane.segments, self.link)
-        except Exception as error:  # an object that pickles but does not unpickle
-            text = f"{type(error).__name__}: {public_message(error)}"
-            job.error = OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}")
-        self._lane.finished(self, job)
-
-    def _ended(self) -> None:
-        """The worker has closed its end: it is dead."""
-        if self._starting is not None:
-            if not self._starting.done():
-                self._starting.set_exception(EOFError())
-            self._lane.loop.remove_reader(self.link.connection)  # type: ignore[union-attr]  # it has one
-            return
-        job, self.job = self.job, None
-        self._lane.lost(self, job, self._killed_because or ("died" if job is not None else "died while idle"))
-
-    def discard(self) -> None:
-        """Let go of a worker, dead or alive, and of what it reads and wrote."""
-        self.ready = self.hungry = False
-        self.kill("discarded")  # it may hang, in `init_op` too
-        self._killed_because = ""
-        if self._starting is not None:
-            self._starting.cancel()
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
-            self._kill_timer = None
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-        if self.link is not None:
-            self._lane.loop.remove_reader(self.link.connection)
-            self.link.close()
-            self.link = None
-            self._lane.segments.forget_owner(self._owner)
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            # In a thread: it joins the executor's own, which ends with its worker.
-            self.retired = self._lane.loop.run_in_executor(None, executor.shutdown)
+SHORT_S = 200e-6
+"""Jobs that are expected to take no more together may lie at one worker."""
+MOST_JOBS = 8
+"""Most Jobs at one worker."""
+OVERHEAD_S = 10e-6
+"""What a Job costs a worker beside its hook."""
+LATE_S = 2e-3
+"""A Job that takes longer than this has the ones behind it withdrawn, for other workers."""
+FORGET = 0.1
+"""How fast the expected time of a hook falls; it rises at once."""
 
 
 class ProcessLane(Lane):
     """`width` worker processes and one queue of Jobs in front of them, oldest first.
 
     :param max_bytes: most bytes in shared memory, half of it for arguments, half for results.
+    :param memory_bytes: most bytes of memory of its own that a worker may have. Past half of what it has to
+        grow, from its start on, it is replaced when it suits.
     """
 
+    fuses = True
+
     def __init__(
-        self, width: int, nodes: list[Node], tasks: asyncio.TaskGroup, hooks: Hooks, clock: Clock, max_bytes: int
+        self,
+        width: int,
+        nodes: list[Node],
+        tasks: asyncio.TaskGroup,
+        hooks: Hooks,
+        clock: Clock,
+        max_bytes: int,
+        memory_bytes: int,
     ) -> None:
         self.width = width
         self.loop = asyncio.get_running_loop()
         self.numbers = itertools.count(1)
-        self.recipes: tuple[worker.Recipe, ...] = ()
         self.segments = Segments(0, max_bytes // 2)
         self.segments.on_close = self._note_closed
-        self.worker_bytes = max_bytes // 2 // width
+        self.memory_bytes = memory_bytes
+        self.clock = clock
+        self._worker_bytes = max_bytes // 2 // width
         self._nodes = nodes
+        self._recipes: tuple[worker.Recipe, ...] = ()
         self._tasks = tasks
         self._hooks = hooks
-        self.clock = clock
-        self._slots = [Slot(number, self) for number in range(width)]
-        self._free: deque[Slot] = deque()
+        self._workers = [PoolWorker(number, self) for number in range(width)]
+        #: Those that have nothing to do, and have started.
+        self._free: deque[PoolWorker] = deque()
+        #: Those that have a successor but still work.
+        self._leaving: set[PoolWorker] = set()
         self._jobs: deque[Job] = deque()
+        self._held = 0
+        self._unsent: set[PoolWorker] = set()
+        self._flush_is_due = False
+        self._late_timer: asyncio.TimerHandle | None = None
+        #: Seconds that a hook is expected to take.
+        self._costs: dict[tuple[int, str], float] = {}
+        self._restarts = [Restarts() for _ in range(width)]
+        self._breakers: dict[str, Breaker] = defaultdict(Breaker)
         self._replaced = 0
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Future[None]] = set()
         self._closed = False
 
+    @property
+    def window(self) -> int:
+        return (MOST_JOBS + 1) * self.width
+
     async def start(self) -> None:
-        self.recipes = tuple(make_recipe(node) for node in self._nodes)
-        await asyncio.gather(*(slot.start() for slot in self._slots))
-        self._free.extend(self._slots)
+        self._recipes = tuple(make_recipe(node) for node in self._nodes)
+        await asyncio.gather(*(each.start() for each in self._workers))
+        self._free.extend(self._workers)
+
+    def setup(self, owner: int) -> worker.Setup:
+        """What a new worker is told."""
+        chains = {(node.name, hook): chain.steps for node in self._nodes for hook, chain in node.chains.items()}
+        return worker.Setup(owner, self._worker_bytes, self.memory_bytes, self._recipes, chains)
+
+    # -- Jobs ---------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
+        breaker = self._breakers.get(job.node.name)
+        if breaker is not None and not breaker.admits(self.clock()):
+            text = f"op {job.node.name!r} {job.hook}: kills its worker processes again and again; refused for now"
+            job.error = Unavailable(text)
+            job.error.retry_after_s = max(1, round(breaker.open_until - self.clock()))
+            self.loop.call_soon(job.done, job)
+            return
         self._jobs.append(job)
-        self._dispatch()
+        if not self._held:
+            self._dispatch()
+
+    def hold(self) -> None:
+        """Jobs that come in from here on wait for `release`."""
+        self._held += 1
+
+    def release(self) -> None:
+        if self._held == 1:
+            self._dispatch()
+            self._flush()
+        self._held -= 1
 
     def _dispatch(self) -> None:
-        while self._jobs and self._free:
-            job = self._jobs.popleft()
+        now = self.clock()
+        while self._jobs:
+            job = self._jobs[0]
+            cost_s = self._costs.get((job.node.index, job.hook), SHORT_S) + OVERHEAD_S
+            idle = bool(self._free)
+            at = self._free[0] if idle else self._with_room(cost_s)
+            if at is None:
+                return
+            self._jobs.popleft()
             if job.item.done:
-                self.loop.call_soon(job.done, job)
+                self._hand_back(job)
                 continue
-            slot = self._free.popleft()
             try:
-                slot.run(job)
+                at.put(job, now, cost_s)
             except SegmentsFull:
                 # Wait for arguments of other Jobs to be handed back, as long as this Job lives.
-                self._free.appendleft(slot)
                 self._jobs.appendleft(job)
                 self._watch_memory()
                 return
+            except ValueError:  # it has its error
+                self._hand_back(job)
+                continue
             except OSError:
-                self._jobs.appendleft(job)
-                self.lost(slot, None, "died while idle")
+                self.lost(at, "")  # and the Job is here again
+                continue
+            if idle:
+                self._free.popleft()
+            if idle and not self._held:
+                self._send(at)
+                continue
+            self._unsent.add(at)
+            if not self._held and not self._flush_is_due:
+                # It has something to do already: what comes within this turn goes in one packet.
+                self._flush_is_due = True
+                self.loop.call_soon(self._flush)
 
-    def finished(self, slot: Slot, job: Job) -> None:
-        self._free.append(slot)
-        self._dispatch()
-        job.done(job)
+    def _with_room(self, cost_s: float) -> PoolWorker | None:
+        """The worker that will be free first, if the Job is sure to be short and so is what lies there."""
+        best: PoolWorker | None = None
+        if cost_s <= SHORT_S:
+            for each in self._workers:
+                if (
+                    each.load_s + cost_s <= (best.load_s if best is not None else SHORT_S)
+                    and each.state is State.BUSY
+                    and len(each.jobs) < MOST_JOBS
+                    and each.jobs[-1] is not None
+                ):
+                    best = each
+            if best is not None and self._late_timer is None:
+                self._late_timer = self.loop.call_later(LATE_S, self._withdraw_late)
+        return best
 
-    def not_run(self, slot: Slot, job: Job) -> None:
-        """A Job could not be handed to `slot`, which is free again. Not from here: `_dispatch` is at work."""
-        self._free.append(slot)
+    def _hand_back(self, job: Job) -> None:
+        """A Job was not run. Later: the one who handed it in may be at work on it."""
+        if job.node.name in self._breakers:
+            self._breakers[job.node.name].gave_up()
         self.loop.call_soon(job.done, job)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        while self._unsent:
+            self._send(self._unsent.pop())
+
+    def _send(self, at: PoolWorker) -> None:
+        try:
+            at.flush()
+        except OSError:
+            self.lost(at, "")
+            self.loop.call_soon(self._dispatch)
+
+    def _withdraw_late(self) -> None:
+        """What lies behind a Job that takes much longer than was expected goes to others."""
+        self._late_timer = None
+        late_at = self.clock() - LATE_S
+        waiting = False
+        for each in self._workers:
+            if len(each.jobs) > 1:
+                waiting = True
+                if each.since < late_at:
+                    self._jobs.extendleft(reversed(each.withdraw()))
+        if waiting:
+            self._late_timer = self.loop.call_later(LATE_S, self._withdraw_late)
+            self._dispatch()
+
+    def learn(self, job: Job, seconds: float) -> None:
+        """A Job took that long."""
+        key = job.node.index, job.hook
+        expected = self._costs.get(key)
+        if expected is None or seconds > expected:
+            self._costs[key] = seconds
+        else:
+            self._costs[key] = expected + FORGET * (seconds - expected)
+        if self._breakers:
+            breaker = self._breakers.get(job.node.name)
+            if breaker is not None:
+                breaker.succeeded()
+
+    def freed(self, at: PoolWorker) -> None:
+        """A worker has nothing to do."""
+        self._free.append(at)
+        if not self._held:
+            self._dispatch()
+
+    # -- memory -------------------------------------------------------------------------------------
 
     def feed(self) -> None:
         """Give workers that wait for memory the holds that have been let go here, and Jobs that wait a chance."""
         self.segments.on_drop = None
         self.segments.sweep()
-        for slot in self._slots:
-            if slot.hungry and slot.link is not None:
-                if slot.link.returns:
-                    slot.hungry = False
+        for each in (*self._workers, *self._leaving):
+            if each.hungry and each.link is not None:
+                if each.link.returns:
+                    each.hungry = False
                     try:
-                        slot.link.send(worker.RETURNS)
+                        each.link.send((worker.RETURNS,))
                     except OSError:
                         pass  # it is dead: the reader finds the end of the Link
                 else:
                     self._watch_memory()
-        self._dispatch()
+        if not self._held:
+            self._dispatch()
 
     def _watch_memory(self) -> None:
         """Call `feed` when a hold is let go, in whatever thread that happens."""
@@ -320,52 +275,105 @@ class ProcessLane(Lane):
             pass  # the loop is closed: nobody waits
 
     def _note_closed(self, key: Key) -> None:
-        for slot in self._slots:
-            if slot.link is not None:
-                slot.link.note_closed(key)
+        for each in (*self._workers, *self._leaving):
+            if each.link is not None:
+                each.link.note_closed(key)
 
-    def lost(self, slot: Slot, job: Job | None, reason: str) -> None:
-        """A worker is gone, with the Job it ran."""
-        slot.discard()
-        if slot in self._free:
-            self._free.remove(slot)
-        op, hook = (job.node.name, job.hook) if job is not None else ("", "")
+    # -- supervision --------------------------------------------------------------------------------
+
+    def lost(self, at: PoolWorker, reason: str) -> None:
+        """A worker is gone: killed for that reason, or by itself."""
+        now = self.clock()
+        job, waiting = at.jobs_left()
+        self._jobs.extendleft(reversed(waiting))
+        op, hook = at.culprit(job) if job is not None else ("", "")
+        reason = reason or ("died" if job is not None else "died while idle")
+        if at in self._free:
+            self._free.remove(at)
+        self._unsent.discard(at)
+        self._discard(at)
         if job is not None:
             job.error = WorkerCrashed(f"op {op!r} {hook}: the worker process {reason}")
+            self._breakers[op].crashed(now)
         if not self._closed:
             self._replaced += 1
+            self._restarts[at.number].died(now)
             log.error(
-                "worker %d of the CPU pool %s%s", slot.number, reason, f" in op {op!r} {hook}" if op else "",
+                "worker %d of the CPU pool %s%s", at.number, reason, f" in op {op!r} {hook}" if op else "",
                 extra=_ids(job),
             )  # fmt: skip
             if self._hooks.worker_lost:
                 self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
-            replacing = self._tasks.create_task(self._replace(slot), name=f"asyncline worker {slot.number} restart")
-            self._replacing.add(replacing)
-            replacing.add_done_callback(self._replacing.discard)
+            if at.successor is None:
+                self._start(at.number, self._replace(at.number))
         if job is not None:
             job.done(job)
+        if waiting and not self._held:
+            self._dispatch()
 
-    async def _replace(self, slot: Slot) -> None:
-        for attempt in itertools.count():
-            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+    def _start(self, number: int, starting: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(starting, name=f"asyncline worker {number} start")
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _replace(self, number: int) -> None:
+        """Start another worker in the place of a dead one, until that succeeds."""
+        restarts = self._restarts[number]
+        while not self._closed:
+            fresh = self._workers[number] = PoolWorker(number, self)
+            await asyncio.sleep(restarts.delay_s(self.clock()))
             try:
-                await slot.start()
+                await fresh.start()
             except LoadError as error:
-                slot.discard()
-                if self._closed:
-                    return
-                log.error("worker %d of the CPU pool: %s", slot.number, error)
-                if not any(other.ready for other in self._slots):
-                    self._refuse()
+                self._discard(fresh)
+                restarts.start_failed()
+                if not self._closed:
+                    log.error("worker %d of the CPU pool: %s", number, error)
+                    if not any(each.alive for each in (*self._workers, *self._leaving)):
+                        self._refuse()
                 continue
-            if self._closed:
-                slot.kill("closed")
-                slot.discard()
-            else:
-                self._free.append(slot)
-                self._dispatch()
+            restarts.started()
+            self.freed(fresh)
             return
+
+    def retire(self, at: PoolWorker, nbytes: int) -> None:
+        """A worker has grown: start another, then let it go."""
+        if at.successor is None and not self._closed:
+            log.warning("worker %d of the CPU pool has grown to %d MB, and is replaced", at.number, nbytes // 10**6)
+            at.successor = PoolWorker(at.number, self)
+            self._start(at.number, self._succeed(at, at.successor))
+
+    async def _succeed(self, at: PoolWorker, fresh: PoolWorker) -> None:
+        try:
+            await fresh.start()
+        except LoadError as error:
+            self._discard(fresh)
+            at.successor = None
+            log.error("worker %d of the CPU pool: %s", at.number, error)
+            if at.state is State.DEAD and not self._closed:
+                self._restarts[at.number].start_failed()
+                await self._replace(at.number)
+            return
+        self._workers[at.number] = fresh
+        if at in self._free:
+            self._free.remove(at)
+        if at.jobs:
+            self._leaving.add(at)
+            at.state = State.RETIRING
+        else:
+            self._discard(at)
+        self.freed(fresh)
+
+    def retired(self, at: PoolWorker) -> None:
+        """A worker that has a successor has done its last Job."""
+        self._discard(at)
+
+    def _discard(self, at: PoolWorker) -> None:
+        self._leaving.discard(at)
+        at.discard()
+        if at.ended is not None and not at.ended.done():
+            self._ending.add(at.ended)
+            at.ended.add_done_callback(self._ending.discard)
 
     def _refuse(self) -> None:
         """No worker is left: fail what waits, rather than let it run into its deadline."""
@@ -374,24 +382,34 @@ class ProcessLane(Lane):
             job.error = Unavailable(f"op {job.node.name!r} {job.hook}: no worker of the CPU pool is alive")
             job.done(job)
 
+    def problem(self) -> str | None:
+        now = self.clock()
+        for op, breaker in self._breakers.items():
+            if breaker.is_open and now < breaker.open_until:
+                return f"refuses op {op!r}, which kills its workers again and again"
+        return super().problem()
+
     def close(self) -> None:
         self._closed = True
+        if self._late_timer is not None:
+            self._late_timer.cancel()
 
     async def wait_closed(self) -> None:
-        for task in tuple(self._replacing):
+        for task in tuple(self._starting):
             task.cancel()
-        for slot in self._slots:
-            slot.kill("closed")
-            slot.discard()
+        for each in (*self._workers, *self._leaving):
+            self._discard(each)
+            if each.successor is not None:
+                self._discard(each.successor)
         self.segments.close()
-        retired = [slot.retired for slot in self._slots if slot.retired is not None]
-        if retired:
-            await asyncio.wait(retired, timeout=CLOSE_S)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_S)
 
     def statistics(self) -> LaneStatistics:
-        alive = [slot for slot in self._slots if slot.ready]
-        running = sum(slot.job is not None for slot in alive)
-        return LaneStatistics(self.width, len(alive), running, len(self._jobs), self._replaced)
+        alive = [each for each in self._workers if each.alive]
+        running = sum(bool(each.jobs) for each in alive) + len(self._leaving)
+        waiting = len(self._jobs) + sum(max(0, len(each.jobs) - 1) for each in alive)
+        return LaneStatistics(self.width, len(alive), running, waiting, self._replaced)
 
 
 def make_recipe(node: Node) -> worker.Recipe:
@@ -421,11 +439,6 @@ def make_recipe(node: Node) -> worker.Recipe:
             "pass plain values and build the rest in init_op, or set cpu = 'thread'"
         ) from error
     return made
-
-
-def _ignore(future: Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 def _ids(job: Job | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -77,7 +77,7 @@ class Segments:
         self.on_close: Callable[[Key], None] | None = None
         self._count = 0
         self._memories: dict[Key, _Memory] = {}
-        self._uses: Counter[Key] = Counter()
+        self._uses: dict[Key, int] = {}
         self._free: dict[int, list[Key]] = defaultdict(list)
         self._free_bytes = 0
         # A deque: the last reference to a Block may die in any thread.
@@ -146,7 +146,7 @@ class Segments:
     def _hold(self, key: Key, lender: Lender | None, memory: np.ndarray[Any, Any]) -> Block:
         block = memory.view(Block)
         block.key, block.lender, block.segments = key, lender, self
-        self._uses[key] += 1
+        self._uses[key] = self._uses.get(key, 0) + 1
         return block
 
     def descriptor(self, key: Key) -> int:
@@ -163,8 +163,10 @@ class Segments:
             key, lender = self._dropped.popleft()
             if lender is not None:
                 lender.returns.append(key)
-            self._uses[key] -= 1
-            if not self._uses[key]:
+            uses = self._uses[key] - 1
+            if uses:
+                self._uses[key] = uses
+            else:
                 del self._uses[key]
                 if key[0] == self.owner and key in self._memories:
                     self._give(key)
@@ -187,17 +189,20 @@ class Segments:
         return f"<Segments of {self.owner}: {self.used_bytes} bytes in use, {len(self._memories)} segments>"
 
 
-def find_block(memory: memoryview) -> tuple[Block, int] | None:
+def find_block(memory: memoryview | np.ndarray[Any, Any]) -> tuple[Block, int] | None:
     """The Block that holds `memory`, and where in it; None if it lies elsewhere."""
-    holder: Any = memory.obj
-    while holder is not None and type(holder) is not Block:
+    holder: Any = memory
+    while type(holder) is not Block:
         if isinstance(holder, np.ndarray):
             holder = holder.base
         elif isinstance(holder, memoryview):
             holder = holder.obj
         else:
             return None
-    if holder is None:
-        return None
-    start = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
-    return holder, start - holder.__array_interface__["data"][0]
+    return holder, _address(memory) - _address(holder)
+
+
+def _address(memory: memoryview | np.ndarray[Any, Any]) -> int:
+    array = memory if isinstance(memory, np.ndarray) else np.frombuffer(memory, np.uint8)
+    address: int = array.__array_interface__["data"][0]
+    return address

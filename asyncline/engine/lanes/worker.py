@@ -6,19 +6,27 @@ import fcntl
 import multiprocessing
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
 import time
 import traceback
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from asyncline.engine import memory
 from asyncline.engine.context import current
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
-from asyncline.engine.lanes.link import Link
-from asyncline.engine.lanes.segment import Segments, SegmentsFull
+from asyncline.engine.lanes.link import Link, Message
+from asyncline.engine.lanes.segment import Block, Segments, SegmentsFull
+from asyncline.engine.lanes.steps import run_steps
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
+from asyncline.graph.fusion import Step
 from asyncline.graph.op import Op, remake
 from asyncline.settings import OpSettings
 
@@ -47,12 +55,17 @@ class Setup:
     """Its own, never used again: the owner in the keys of its segments."""
     max_bytes: int
     """Most bytes in its segments."""
+    memory_bytes: int
+    """Most bytes of its own memory: what asks for more gets a MemoryError."""
     recipes: tuple[Recipe, ...]
+    chains: Mapping[tuple[str, str], tuple[Step, ...]]
+    """The hooks that run as one task, by Op and hook of the first."""
 
 
 class Call(NamedTuple):
     """To a worker: run a hook. Also what `context()` shows there."""
 
+    kind: str
     op: str
     hook: str
     args: tuple[Any, ...]
@@ -66,24 +79,30 @@ class Call(NamedTuple):
 class Answer(NamedTuple):
     """From a worker: what came of a Call. Times are seconds of CLOCK_MONOTONIC, one clock for all processes."""
 
+    kind: str
     value: tuple[Any, ...] | None
-    """The fields of a Packed; None where there is an error."""
+    """The fields of a Packed: what the hook returned, or where several ran, a list of what each did."""
     error: bytes | None
-    """A pickled RequestError."""
-    started_at: float
-    ended_at: float
+    """A pickled RequestError: the last hook raised."""
+    times: tuple[float, ...]
+    """When each hook began and ended."""
 
 
 CALL, ANSWER = "call", "answer"
 HELLO = "hello"
 """A worker's first message: its process id, by which it can be killed from here on."""
 STARTED = "started"
-"""Its Ops are made: a pickled LoadError, or None."""
+"""Its Ops are made: a pickled LoadError, or None; its own memory in bytes; the Packed fields of its Progress."""
+WITHDRAWN = "withdrawn"
+"""A Call was not run: its permit had been taken back."""
+USED = "used"
+"""How many bytes of memory of its own a worker has, now and then."""
 HUNGRY = "hungry"
 """From a worker without room for a result: hand back what you can. It waits."""
 RETURNS = "returns"
-"""To a hungry worker: nothing but the holds that come with every message."""
+"""To a hungry worker: nothing but the holds that come with every packet."""
 
+USED_EVERY_S = 1.0
 
 _connection: socket.socket
 
@@ -100,7 +119,9 @@ def serve(setup: Setup) -> None:
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     with _connection:  # whatever ends this, the server sees the end of the connection
-        Worker(setup, _connection).run()
+        # Its first packet is no message but the eventfd of permits, of which every Call takes one.
+        _, (permits,), _, _ = socket.recv_fds(_connection, 1, 1)
+        Worker(setup, _connection, permits).run()
 
 
 def _die_with_parent() -> None:
@@ -136,22 +157,33 @@ def _dump(error: RequestError, call: Call) -> bytes:
 class Worker:
     """One process of the pool."""
 
-    def __init__(self, setup: Setup, connection: socket.socket) -> None:
+    def __init__(self, setup: Setup, connection: socket.socket, permits: int) -> None:
         self._setup = setup
+        self._permits = permits
         self._ops: dict[str, Op] = {}
         self._segments = Segments(setup.number, setup.max_bytes)
         self._link = Link(connection, self._segments)
         self._segments.on_close = self._link.note_closed
+        #: Which step of the running task has begun: the server reads it where this process dies.
+        self._progress = self._segments.take(1)
+        self._progress[0] = 0
+        self._messages: deque[Message] = deque()
+        self._used_at = 0.0
+        memory.take = self._take
 
     def run(self) -> None:
-        self._link.send(HELLO, (os.getpid(),))
+        self._link.send((HELLO, os.getpid()))
         failed = self._make_ops()
-        self._link.send(STARTED, (failed and pickle.dumps(failed),))
+        parcel = pack(np.frombuffer(self._progress.data, np.uint8), self._segments)
+        self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), tuple(parcel.packed)), parcel)
+        limit_memory(self._setup.memory_bytes)
         try:
             while True:
-                kind, fields = self._link.receive()
-                if kind == CALL:
-                    self._answer(Call(*fields))
+                if not self._messages:
+                    self._messages.extend(self._link.receive())
+                message = self._messages.popleft()
+                if message[0] == CALL:
+                    self._answer(Call(*message))
         except EOFError:
             pass
 
@@ -171,41 +203,96 @@ class Worker:
         return None
 
     def _answer(self, call: Call) -> None:
-        started_at = time.monotonic()
-        parcel, error = self._run(call)
-        packed = None if parcel is None else tuple(parcel.packed)
-        dumped = None if error is None else _dump(error, call)
-        self._link.send(ANSWER, (packed, dumped, started_at, time.monotonic()), parcel)
-
-    def _run(self, call: Call) -> tuple[Parcel | None, RequestError | None]:
+        try:
+            os.eventfd_read(self._permits)
+        except BlockingIOError:
+            self._link.send((WITHDRAWN,))
+            return
         current.set(call)
-        try:
-            value = getattr(self._ops[call.op], call.hook)(*unpack(Packed(*call.args), self._segments, self._link))
-        except BaseException as error:  # a SystemExit of a hook must not end the worker
-            outcome = hook_error(error, call.op, call.hook)
-            if isinstance(outcome, OpError):
-                outcome.traceback = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
-            # A foreign exception need not survive pickling, and its frames hold the arguments.
-            outcome.__cause__ = outcome.__context__ = outcome.__traceback__ = None
-            outcome.message = outcome.message[:MESSAGE_CHARACTERS]
-            return None, outcome
-        try:
-            return self._pack(value, call.expires_at), None
-        except SegmentsFull:
-            return None, Overloaded(f"op {call.op!r} {call.hook}: the memory for results is full")
-        except Exception as error:
-            text = f"{type(error).__name__}: {public_message(error)}"
-            return None, OpError(f"op {call.op!r} {call.hook}: its result cannot leave the CPU pool: {text}")
+        times, parcel, error = self._run(call)
+        packed = None if parcel is None else tuple(parcel.packed)
+        self._link.put((ANSWER, packed, None if error is None else _dump(error, call), times), parcel)
+        if times[-1] > self._used_at + USED_EVERY_S:
+            self._used_at = times[-1]
+            self._link.put((USED, own_memory()))
+        self._link.flush()
 
-    def _pack(self, value: Any, expires_at: float) -> Parcel:
+    def _run(self, call: Call) -> tuple[tuple[float, ...], Parcel | None, RequestError | None]:
+        started_at = time.monotonic()
+        if started_at >= call.expires_at:
+            return (started_at, started_at), None, None  # the server sees by the time that it is too late
+        chain = self._setup.chains.get((call.op, call.hook))
+        try:
+            args = unpack(Packed(*call.args), self._segments, self._link)
+            if chain is not None:
+                return self._run_chain(call, chain, list(args))
+            value = getattr(self._ops[call.op], call.hook)(*args)
+        except BaseException as raised:  # a SystemExit of a hook must not end the worker
+            return (started_at, time.monotonic()), None, _error(raised, call.op, call.hook)
+        parcel, error = self._pack(value, call)
+        return (started_at, time.monotonic()), parcel, error
+
+    def _run_chain(
+        self, call: Call, chain: tuple[Step, ...], frame: list[Any]
+    ) -> tuple[tuple[float, ...], Parcel | None, RequestError | None]:
+        def hook_of(step: Step) -> Any:
+            return getattr(self._ops[step.op], step.hook)
+
+        results = []
+        for result in run_steps(chain, hook_of, frame, time.monotonic, call.expires_at, make_error=_error):
+            results.append(result)
+            self._progress[0] = len(results)
+        self._progress[0] = 0
+        parcel, failed = self._pack([result.value for result in results], call)
+        times = [at for result in results for at in (result.started_at, result.ended_at)]
+        return tuple(times), parcel, failed or results[-1].error
+
+    def _pack(self, value: Any, call: Call) -> tuple[Parcel | None, RequestError | None]:
         """Pack a result; while there is no room, wait for the server to hand back earlier ones."""
         while True:
             try:
-                return pack(value, self._segments)
+                return pack(value, self._segments), None
             except SegmentsFull:
-                self._link.send(HUNGRY)
-                ready = select.poll()
-                ready.register(self._link.connection, select.POLLIN)
-                if not ready.poll(max(0.0, expires_at - time.monotonic()) * 1e3):
-                    raise
-                self._link.receive()
+                if not self._wait_for_room(call.expires_at):
+                    return None, Overloaded(f"op {call.op!r} {call.hook}: the memory for results is full")
+            except Exception as raised:
+                text = f"{type(raised).__name__}: {public_message(raised)}"
+                return None, OpError(f"op {call.op!r} {call.hook}: its result cannot leave the CPU pool: {text}")
+
+    def _wait_for_room(self, until: float) -> bool:
+        self._link.send((HUNGRY,))
+        ready = select.poll()
+        ready.register(self._link.connection, select.POLLIN)
+        if not ready.poll(max(0.0, until - time.monotonic()) * 1e3):
+            return False
+        self._messages.extend(self._link.receive())
+        return True
+
+    def _take(self, nbytes: int) -> Block | None:
+        try:
+            return self._segments.take(nbytes)
+        except SegmentsFull:
+            return None  # `_pack` waits for room
+
+
+def _error(raised: BaseException, op: str, hook: str) -> RequestError:
+    """The error of the request, fit to cross."""
+    outcome = hook_error(raised, op, hook)
+    if isinstance(outcome, OpError):
+        outcome.traceback = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
+    # A foreign exception need not survive pickling, and its frames hold the arguments.
+    outcome.__cause__ = outcome.__context__ = outcome.__traceback__ = None
+    outcome.message = outcome.message[:MESSAGE_CHARACTERS]
+    return outcome
+
+
+def own_memory() -> int:
+    """Bytes in memory that this process shares with nobody."""
+    with open("/proc/self/statm", "rb") as file:
+        resident, shared = file.read().split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def limit_memory(nbytes: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (nbytes if hard == resource.RLIM_INFINITY else min(nbytes, hard), hard))
