@@ -31,6 +31,14 @@ def test_check_prints_the_plan_without_serving() -> None:
     assert "at most 7 requests in flight" in out
 
 
+def test_check_shows_which_hooks_run_in_one_task_and_a_setting_keeps_them_apart() -> None:
+    code, out, err = run("check", "fused:graph", env={"COLUMNS": "200"})
+    assert (code, err) == (0, "")
+    assert "thread, with preprocess" in out and out.count("thread, with first preprocess") == 2
+    code, out, err = run("check", "fused:graph", "--set", "dag.fuse=false", env={"COLUMNS": "200"})
+    assert (code, err) == (0, "") and "thread" in out and "with" not in out.replace("answers with", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -23,6 +23,7 @@ from asyncline.engine.lanes.base import Batch, Job, Lane, Replica
 from asyncline.engine.lanes.loop import InlineLane
 from asyncline.engine.visit import OpLimit, Sample, Visit
 from asyncline.errors import BadRequest, OpError, ProductError, RequestError, hook_error
+from asyncline.graph.fusion import Chain
 from asyncline.graph.outcomes import Each, Reply, Skip
 from asyncline.graph.plan import STAGES, Node
 
@@ -72,6 +73,8 @@ class Runner:
         self._free = list(replicas)
         self._timer: asyncio.TimerHandle | None = None
         self._preparing = 0
+        #: Items whose `preprocess` runs in the task of another Op's hook.
+        self._coming = 0
         self._preparing_most = self._width(pre_lane)
         self._ahead_most = BATCHES_AHEAD * node.settings.batch_size * len(replicas) if replicas else sys.maxsize
 
@@ -116,6 +119,10 @@ class Runner:
 
     def _has_room(self) -> bool:
         return self._preparing < self._preparing_most and self._preparing + len(self.batcher) < self._ahead_most
+
+    def _has_room_for_coming(self) -> bool:
+        """Whether the replicas can take soon what another task would prepare now."""
+        return self._coming + self.channel.qsize() + self._preparing + len(self.batcher) < self._ahead_most
 
     def _run_inline(self, item: Item, now: float) -> None:
         values = item.values
@@ -177,14 +184,37 @@ class Runner:
             done(job)
             return
         if lane.fuses and (chain := self.node.chains.get(hook)) is not None:
-            job.steps = chain.steps
-            job.extra = tuple(item.values[slot] for slot in chain.extra_slots)
+            self._fuse(job, chain)
         lane.submit(job)
+
+    def _fuse(self, job: Job, chain: Chain) -> None:
+        """Let the task of `job` run the hooks that follow it, but prepare no more samples than replicas can take."""
+        steps = chain.steps
+        if chain.feeds is not None:
+            fed = self.engine.runners[chain.feeds]
+            if job.lane.fuses_partly and not fed._has_room_for_coming():
+                steps = steps[:-1]
+            else:
+                fed._coming += 1
+        if len(steps) > 1:
+            job.steps = steps
+            job.extra = tuple(job.item.values[slot] for slot in chain.extra_slots)
+
+    def _unfuse(self, job: Job) -> None:
+        """The task of a fused Job is over: put aside what came of the hooks that followed it."""
+        chain, item = self.node.chains[job.hook], job.item
+        if chain.feeds is not None and len(job.steps) == len(chain.steps):
+            self.engine.runners[chain.feeds]._coming -= 1
+        if job.rest and not item.done:
+            hooks = ((step.index, step.hook) for step in job.steps[1:])
+            item.ahead = (item.ahead or {}) | dict(zip(hooks, job.rest, strict=False))
 
     def _over(self, job: Job, stage: int) -> bool:
         """Note a Job's time; True if its Item goes on."""
         item = job.item
         item.jobs.remove(job)
+        if job.steps:
+            self._unfuse(job)
         if item.done:
             return False
         item.times[self._times + stage] += job.ended_at - job.started_at
@@ -195,9 +225,6 @@ class Runner:
         elif job.ended_at >= job.expires_at:
             job.visit.expire()
         else:
-            if job.rest:
-                ahead = ((step.index, step.hook) for step in job.steps[1:])
-                item.ahead = (item.ahead or {}) | dict(zip(ahead, job.rest, strict=False))
             return True
         return False
 

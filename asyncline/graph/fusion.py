@@ -51,6 +51,8 @@ class Chain:
     steps: tuple[Step, ...]
     extra_slots: tuple[int, ...]
     """Slots of the values that later steps take and the first does not. They are there when it begins."""
+    feeds: int | None
+    """Place of the Op for whose `process` the last step prepares; None where it prepares for none."""
 
 
 def fuse(plan: Plan) -> Plan:
@@ -78,23 +80,17 @@ def _links(nodes: tuple[Node, ...]) -> dict[Hook, Hook]:
             after[node.index, "preprocess"] = node.index, "postprocess"
         if len(set(node.consumers)) != 1:
             continue
-        last, consumer = _last_hook(node), nodes[node.consumers[0]]
+        # The hook whose value is the Op's. Where that is `process`, its lane is none of these.
+        last, consumer = list(node.lanes)[-1], nodes[node.consumers[0]]
         there = known[node.slot] | 1 << node.slot
         if (
-            last is not None
-            and _same_lane(node.lanes[last], consumer.lanes.get("preprocess"))
+            _same_lane(node.lanes[last], consumer.lanes.get("preprocess"))
             and all(there >> slot & 1 for slot in consumer.input_slots)
             and not _is_bounded(node)
             and not _is_bounded(consumer)
         ):
             after[node.index, last] = consumer.index, "preprocess"
     return after
-
-
-def _last_hook(node: Node) -> str | None:
-    """The hook whose value is the Op's; None where that is `process`."""
-    last = list(node.lanes)[-1]
-    return None if last == "process" else last
 
 
 def _same_lane(lane: str | None, other: str | None) -> bool:
@@ -130,7 +126,8 @@ def _chain(nodes: tuple[Node, ...], after: Mapping[Hook, Hook], first: Hook) -> 
                 args = (place - 1, *args)
         steps.append(Step(index, node.name, hook, args, _keeps(nodes, hooks, place - count)))
         places[node.slot] = place
-    return Chain(tuple(steps), extra)
+    index, hook = hooks[-1]
+    return Chain(tuple(steps), extra, index if hook == "preprocess" and "process" in nodes[index].lanes else None)
 
 
 def _keeps(nodes: tuple[Node, ...], hooks: list[Hook], place: int) -> bool:
@@ -140,5 +137,6 @@ def _keeps(nodes: tuple[Node, ...], hooks: list[Hook], place: int) -> bool:
     node, consumer = nodes[hooks[place][0]], nodes[hooks[place + 1][0]]
     if node is consumer:
         return False
-    # `postprocess` of the consumer gets the inputs once more.
-    return node.output or ("postprocess" in consumer.lanes and (consumer.index, "postprocess") not in hooks)
+    # `postprocess` of the consumer gets the inputs once more; inside of the task it comes right after.
+    after = (consumer.index, "postprocess")
+    return node.output or ("postprocess" in consumer.lanes and after not in hooks[place + 2 : place + 3])

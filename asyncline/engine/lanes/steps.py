@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class StepResult:
     """What came of one step: `error` is set, or `value` is what the hook returned.
 
-    `value` is None where the step does not keep it and another has begun.
+    `value` is None where the step does not keep it and another has begun; that of the last to run is there.
     """
 
     value: Any
@@ -50,7 +50,7 @@ def run_steps(
     :param expires_at: deadline in seconds of `clock`.
     :param make_error: from what a hook raised, the names of its Op and of itself.
     """
-    for step in steps:
+    for place, step in enumerate(steps, 1):
         result = StepResult(None, None, clock(), 0.0)
         try:
             result.value = hook_of(step)(*[frame[place] for place in step.args])
@@ -58,7 +58,7 @@ def run_steps(
             result.error = make_error(error, step.op, step.hook)
         result.ended_at = clock()
         yield result
-        if result.is_final(expires_at):
+        if place == len(steps) or result.is_final(expires_at):
             return
         frame.append(_settled(step, result.value))
         if not step.keeps:
