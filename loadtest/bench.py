@@ -1,6 +1,6 @@
 """Run the benchmarks and print one Markdown table.
 
-    python -m loadtest.bench [--only echo,submit,ocr] [--pairs 5] [--seconds 3] [--pages 16]
+    python -m loadtest.bench [--only echo,submit,pool,ocr] [--pairs 5] [--seconds 3] [--pages 16]
 
 Exit code 1 when a budget is missed, a text differs or a server fails; a row that could not be measured says so.
 """
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import echo, ocr, submit
+from loadtest import echo, ocr, pool, submit
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
-NAMES = ("echo", "submit", "ocr")
+NAMES = ("echo", "submit", "pool", "ocr")
 
 
 def main() -> int:
@@ -26,6 +26,7 @@ def main() -> int:
     benchmarks: dict[str, Callable[[], Report]] = {
         "echo": partial(echo.measure, options.pairs, options.seconds),
         "submit": partial(submit.measure, options.pairs),
+        "pool": partial(pool.measure, options.pairs),
         "ocr": partial(ocr.measure, options.pairs, options.pages),
     }
     where = machine()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncline.engine.lanes.crossing import Packed, pack, unpack
+from asyncline.engine.lanes.crossing import pack, unpack
 from asyncline.engine.lanes.link import Link
 from asyncline.engine.lanes.segment import KEEP_BYTES, LARGEST_KEPT, Segments, SegmentsFull
 
@@ -32,11 +32,11 @@ class End:
 
     def send(self, value: Any) -> None:
         parcel = pack(value, self.segments)
-        self.link.send(("value", *parcel.packed), parcel)
+        self.link.send(("value", parcel.packed), parcel)
 
     def receive(self) -> Any:
         ((kind, *fields),) = self.link.receive()
-        return unpack(Packed(*fields), self.segments, self.link) if kind == "value" else None
+        return unpack(fields[0], self.segments, self.link) if kind == "value" else None
 
     def flush(self) -> None:
         """Hand back whatever has been let go."""

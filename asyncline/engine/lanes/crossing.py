@@ -14,7 +14,7 @@ import pickle
 import struct
 from math import prod
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -36,15 +36,14 @@ _PLAIN = frozenset({int, float, bool, NoneType})
 PICKLED, LAID_OUT, PART, PARTS = range(4)
 
 
-class Packed(NamedTuple):
-    """A value on its way. Small, and made of plain values: it is part of a message."""
+Packed = tuple[int, Any, tuple[Key, ...]]
+"""A value on its way: small, and made of plain values, as it is part of a message.
 
-    kind: int
-    body: Any
-    """PICKLED: the pickle. LAID_OUT: how many entries the index has. PART: a value, or of an array
-    `(dtype, shape, segment, offset)`. PARTS: several of these."""
-    segments: tuple[Key, ...] = ()
-    """The segments that hold a part; the first of LAID_OUT begins with the index."""
+    kind      PICKLED, LAID_OUT, PART or PARTS
+    body      PICKLED: the pickle. LAID_OUT: how many entries the index has. PART: a value, or of an array
+              `(dtype, shape, segment, offset)`. PARTS: several of these
+    segments  those that hold a part; the first of LAID_OUT begins with the index
+"""
 
 
 class Parcel:
@@ -82,7 +81,7 @@ def pack(value: Any, segments: Segments) -> Parcel:
 
     stream = pickle.dumps(value, 5, buffer_callback=beside)
     if not buffers and len(stream) <= INLINE_BYTES:
-        return Parcel(Packed(PICKLED, stream), (), len(stream))
+        return Parcel((PICKLED, stream, ()), (), len(stream))
     return _lay_out(memoryview(stream), buffers, segments)
 
 
@@ -91,14 +90,14 @@ def _is_plain(value: Any) -> bool:
     if kind is np.ndarray:
         # Others would change on the way: structured and object dtypes, other strides, and small ones, which
         # a pickle leaves writable.
-        return bool(value.nbytes >= BUFFER_BYTES and value.dtype.isbuiltin == 1 and value.flags.c_contiguous
-                    and not value.dtype.hasobject)  # fmt: skip
+        dtype = value.dtype
+        return bool(
+            value.nbytes >= BUFFER_BYTES and dtype.isbuiltin == 1 and not dtype.hasobject and value.flags.c_contiguous
+        )
     return kind in _PLAIN
 
 
 def _plain_parcel(kind: int, values: tuple[Any, ...], segments: Segments) -> Parcel:
-    if not any(type(value) is np.ndarray for value in values):
-        return Parcel(Packed(kind, values if kind == PARTS else values[0]))
     blocks: list[Block] = []
     parts: list[Any] = []
     to_copy: list[tuple[int, np.ndarray[Any, Any]]] = []
@@ -107,12 +106,11 @@ def _plain_parcel(kind: int, values: tuple[Any, ...], segments: Segments) -> Par
         if type(value) is not np.ndarray:
             parts.append(value)
             continue
-        found = find_block(value)
+        found = None if value.base is None else find_block(value)
         if found is None:
-            end = -(-end // ALIGN) * ALIGN
-            to_copy.append((end, value))
             parts.append((value.dtype.str, value.shape, -1, end))
-            end += value.nbytes
+            to_copy.append((end, value))
+            end = -(-(end + value.nbytes) // ALIGN) * ALIGN
         else:
             block, offset = found
             parts.append((value.dtype.str, value.shape, len(blocks), offset))
@@ -124,7 +122,7 @@ def _plain_parcel(kind: int, values: tuple[Any, ...], segments: Segments) -> Par
             np.copyto(np.ndarray(array.shape, array.dtype, new, offset), array)
         blocks.append(new)
     body = tuple(parts) if kind == PARTS else parts[0]
-    return Parcel(Packed(kind, body, tuple([block.key for block in blocks])), tuple(blocks))
+    return Parcel((kind, body, tuple([block.key for block in blocks])), tuple(blocks))
 
 
 def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) -> Parcel:
@@ -153,7 +151,7 @@ def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) 
     for offset, part in to_copy:
         memory[offset : offset + part.nbytes] = part
     blocks = (new, *there.values())
-    return Parcel(Packed(LAID_OUT, len(places), tuple(block.key for block in blocks)), blocks)
+    return Parcel((LAID_OUT, len(places), tuple([block.key for block in blocks])), blocks)
 
 
 def unpack(packed: Packed, segments: Segments, lender: Lender) -> Any:

@@ -57,10 +57,7 @@ class Link:
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
     def put(self, message: Message, parcel: Parcel | None = None) -> None:
-        """Gather a message: plain values. What `parcel` lies in is lent with it.
-
-        :raises OSError: as `flush`, where much has gathered.
-        """
+        """Gather a message: plain values. What `parcel` lies in is lent with it."""
         self._messages.append(message)
         if parcel is not None:
             self._nbytes += parcel.nbytes
@@ -70,12 +67,12 @@ class Link:
                     if block.key not in self._known:
                         self._known.add(block.key)
                         self._fresh.append((block.key, len(block)))
-                # A parcel has at most half of the descriptors that fit.
-                if len(self._fresh) > MOST_DESCRIPTORS // 2:
-                    self.flush()
-                    return
-            if self._nbytes > FULL_BYTES:
-                self.flush()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what has gathered has to be sent before there is more: a packet has its limits."""
+        # A parcel has at most half of the descriptors that fit.
+        return self._nbytes > FULL_BYTES or len(self._fresh) > MOST_DESCRIPTORS // 2
 
     def flush(self) -> None:
         """Send what has gathered.

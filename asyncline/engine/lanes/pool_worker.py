@@ -72,6 +72,8 @@ class PoolWorker:
         self._lane = lane
         self._owner = next(lane.numbers)
         self._permits = -1
+        #: Jobs whose messages and permits wait for `flush`.
+        self._unsent = 0
         self._executor: ProcessPoolExecutor | None = None
         self._starting: asyncio.Future[tuple[Any, ...]] | None = None
         self._progress: Any = None
@@ -118,7 +120,7 @@ class PoolWorker:
             if self._starting.done() and not self._starting.cancelled():
                 self._starting.exception()  # asyncio would log one that nobody has asked for
             self._starting = None
-        self._progress = unpack(Packed(*progress), lane.segments, self.link)
+        self._progress = unpack(progress, lane.segments, self.link)
         self.retire_bytes = own_memory + max(0, lane.memory_bytes - own_memory) // 2
         self.state = State.READY
 
@@ -152,14 +154,16 @@ class PoolWorker:
         self.jobs.append(job)
         self._costs.append(cost_s)
         self.load_s += cost_s
-        os.eventfd_write(self._permits, 1)
+        self._unsent += 1
         self.link.put(
             (
-                worker.CALL, job.node.name, job.hook, tuple(parcel.packed), item.data_id, item.log_id,
+                worker.CALL, job.node.name, job.hook, parcel.packed, item.data_id, item.log_id,
                 item.traceparent, job.expires_at,
             ),
             parcel,
         )  # fmt: skip
+        if self.link.is_full:
+            self.flush()
         if self.state is State.READY:
             self.state = State.BUSY
             self._begins(job, now)
@@ -167,6 +171,10 @@ class PoolWorker:
     def flush(self) -> None:
         """:raises OSError: the worker is dead."""
         if self.link is not None:
+            if self._unsent:
+                # First, so that the worker never finds a Call without its permit.
+                os.eventfd_write(self._permits, self._unsent)
+                self._unsent = 0
             self.link.flush()
 
     def _begins(self, job: Job, now: float) -> None:
@@ -192,6 +200,9 @@ class PoolWorker:
 
     def withdraw(self) -> list[Job]:
         """Take back the Jobs that have not begun, oldest first. The worker takes no more until it has seen that."""
+        if self._unsent:
+            os.eventfd_write(self._permits, self._unsent)
+            self._unsent = 0
         taken: list[Job] = []
         for place in range(len(self.jobs) - 1, -1, -1):
             job = self.jobs[place]
@@ -232,7 +243,7 @@ class PoolWorker:
     def _received(self, message: tuple[Any, ...]) -> None:
         kind = message[0]
         if kind == worker.ANSWER:
-            self._answered(worker.Answer(*message))
+            self._answered(*message[1:])
         elif kind == worker.WITHDRAWN:
             self.jobs.popleft()
             self._next()
@@ -248,15 +259,14 @@ class PoolWorker:
         elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
             self._starting.set_result(message[1:])
 
-    def _answered(self, answer: worker.Answer) -> None:
+    def _answered(self, packed: Packed | None, dumped: bytes | None, times: tuple[float, ...]) -> None:
         job = self.jobs[0]
         assert job is not None and self.link is not None
         self.hungry = False
         job.args = job.extra = ()
-        times = answer.times
         try:
-            error = None if answer.error is None else pickle.loads(answer.error)
-            value = None if answer.value is None else unpack(Packed(*answer.value), self._lane.segments, self.link)
+            error = None if dumped is None else pickle.loads(dumped)
+            value = None if packed is None else unpack(packed, self._lane.segments, self.link)
         except Exception as failed:  # an object that pickles but does not unpickle
             text = f"{type(failed).__name__}: {public_message(failed)}"
             value, error = (

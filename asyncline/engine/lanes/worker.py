@@ -68,27 +68,18 @@ class Call(NamedTuple):
     kind: str
     op: str
     hook: str
-    args: tuple[Any, ...]
-    """The fields of a Packed."""
+    args: Packed
     data_id: int
     log_id: str
     traceparent: str | None
     expires_at: float
 
 
-class Answer(NamedTuple):
-    """From a worker: what came of a Call. Times are seconds of CLOCK_MONOTONIC, one clock for all processes."""
-
-    kind: str
-    value: tuple[Any, ...] | None
-    """The fields of a Packed: what the hook returned, or where several ran, a list of what each did."""
-    error: bytes | None
-    """A pickled RequestError: the last hook raised."""
-    times: tuple[float, ...]
-    """When each hook began and ended."""
-
-
-CALL, ANSWER = "call", "answer"
+CALL = "call"
+ANSWER = "answer"
+"""What came of a Call: a Packed, or None; a pickled RequestError of the last hook, or None; and when each hook
+began and ended, in seconds of CLOCK_MONOTONIC, one clock for all processes. Where several hooks ran as one
+task, the value is a list of what each returned."""
 HELLO = "hello"
 """A worker's first message: its process id, by which it can be killed from here on."""
 STARTED = "started"
@@ -175,7 +166,7 @@ class Worker:
         self._link.send((HELLO, os.getpid()))
         failed = self._make_ops()
         parcel = pack(np.frombuffer(self._progress.data, np.uint8), self._segments)
-        self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), tuple(parcel.packed)), parcel)
+        self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), parcel.packed), parcel)
         limit_memory(self._setup.memory_bytes)
         try:
             while True:
@@ -210,7 +201,7 @@ class Worker:
             return
         current.set(call)
         times, parcel, error = self._run(call)
-        packed = None if parcel is None else tuple(parcel.packed)
+        packed = None if parcel is None else parcel.packed
         self._link.put((ANSWER, packed, None if error is None else _dump(error, call), times), parcel)
         if times[-1] > self._used_at + USED_EVERY_S:
             self._used_at = times[-1]
@@ -223,7 +214,7 @@ class Worker:
             return (started_at, started_at), None, None  # the server sees by the time that it is too late
         chain = self._setup.chains.get((call.op, call.hook))
         try:
-            args = unpack(Packed(*call.args), self._segments, self._link)
+            args = unpack(call.args, self._segments, self._link)
             if chain is not None:
                 return self._run_chain(call, chain, list(args))
             value = getattr(self._ops[call.op], call.hook)(*args)
