@@ -58,6 +58,8 @@ class Busy(Op):
                 return Reply(value)
             case "array":
                 return np.full(value, 7, np.uint8)
+            case "size":
+                return value.nbytes
             case "leak":
                 self.kept = b""  # what it kept so far goes first
                 self.kept = b"x" * value

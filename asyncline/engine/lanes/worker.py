@@ -197,6 +197,7 @@ class Worker:
         try:
             os.eventfd_read(self._permits)
         except BlockingIOError:
+            self._give_back(call)
             self._link.send((WITHDRAWN,))
             return
         current.set(call)
@@ -211,6 +212,7 @@ class Worker:
     def _run(self, call: Call) -> tuple[tuple[float, ...], Parcel | None, RequestError | None]:
         started_at = time.monotonic()
         if started_at >= call.expires_at:
+            self._give_back(call)
             return (started_at, started_at), None, None  # the server sees by the time that it is too late
         chain = self._setup.chains.get((call.op, call.hook))
         try:
@@ -237,6 +239,10 @@ class Worker:
         parcel, failed = self._pack([result.value for result in results], call)
         times = [at for result in results for at in (result.started_at, result.ended_at)]
         return tuple(times), parcel, failed or results[-1].error
+
+    def _give_back(self, call: Call) -> None:
+        """The arguments of a Call that is not run are not read: their holds go back as they came."""
+        self._link.returns += call.args[2]
 
     def _pack(self, value: Any, call: Call) -> tuple[Parcel | None, RequestError | None]:
         """Pack a result; while there is no room, wait for the server to hand back earlier ones."""
