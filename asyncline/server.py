@@ -20,6 +20,7 @@ from rich.console import Console
 
 from asyncline.engine.engine import Engine
 from asyncline.errors import LoadError, SettingsError
+from asyncline.exits import Exit
 from asyncline.graph.graph import Graph
 from asyncline.observe.log import Log
 from asyncline.observe.progress import Progress
@@ -28,12 +29,6 @@ from asyncline.observe.statistics import Statistics
 from asyncline.settings import Settings
 from asyncline.transports.rest.example import curl
 from asyncline.transports.rest.transport import RestTransport
-
-EXIT_OK = 0
-EXIT_FAULT = 70
-"""The Engine failed: a supervisor should start the server again."""
-EXIT_ABORTED = 75
-"""The drain ended with requests in flight."""
 
 log = logging.getLogger("asyncline.server")
 
@@ -75,13 +70,13 @@ class Server:
             try:
                 await self._listen()
                 if not await self._load(stop):
-                    return EXIT_OK
+                    return Exit.OK
                 self._announce()
                 if not await self._serve(stop):
-                    return EXIT_FAULT
+                    return Exit.FAULT
             finally:
                 drained = await self._shut_down()
-        return EXIT_OK if drained else EXIT_ABORTED
+        return Exit.OK if drained else Exit.ABORTED
 
     async def _listen(self) -> None:
         # Before the models: a port that is taken shows at once, and probes see "starting".

@@ -27,7 +27,7 @@ LAYERS = (
     ("engine", "wire"),
     ("graph",),
     ("settings",),
-    ("errors", "deadline"),
+    ("errors", "deadline", "exits"),
 )
 LAYER = {name: place for place, names in enumerate(LAYERS) for name in names}
 
@@ -76,6 +76,7 @@ PUBLIC = [
     "WorkerCrashed",
     "__version__",
     "context",
+    "empty",
     "op",
 ]
 

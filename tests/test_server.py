@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import signal
 import socket
 import subprocess
 import threading
+import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -164,6 +166,53 @@ def test_reload_serves_the_changed_app(tmp_path: Path) -> None:
     finally:
         server.process.terminate()
         assert server.end()[0] == 0
+
+
+# -- a supervised server --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [70, -9])
+def test_a_supervised_server_that_fails_is_started_again_and_nobody_is_refused(code: int) -> None:
+    with serving("good:mortal", "--supervise") as server:
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            server.post("/mortal", code)  # its connection dies with the server
+        # A client that comes while there is no server waits for the next.
+        assert server.get("/healthz")[0] == 200
+        server.wait_for("the server .*: starting again")
+        server.wait_for("serving")
+        assert server.get("/readyz")[0] == 200
+        server.process.terminate()
+        assert server.end()[0] == 0
+
+
+def test_a_supervised_server_that_fails_again_and_again_is_given_up() -> None:
+    server = Server("good:mortal", "--supervise")
+    while server.process.poll() is None:
+        try:
+            server.post("/mortal", 70)
+        except (ConnectionError, http.client.HTTPException):
+            pass
+        except urllib.error.URLError:
+            break
+    code, err = server.end()
+    assert code == 71 and "again and again: giving up" in err
+
+
+def test_a_supervised_server_that_cannot_start_is_not_tried_again() -> None:
+    code, _, err = run("serve", "missing_model:graph", "--supervise", "--http-port", "0")
+    assert code == 1 and err.count("error:") == 1
+    code, _, err = run("serve", "good:graph", "--supervise", "--reload")
+    assert code == 78 and "give one" in err
+
+
+def test_a_server_does_not_outlive_its_supervisor() -> None:
+    server = Server("good:graph", "--supervise")
+    server.process.kill()
+    server.end()
+    # The last holder of the listening socket is gone when nobody can connect any more.
+    with pytest.raises(urllib.error.URLError):
+        while True:
+            server.get("/healthz")
 
 
 # -- looking at processes from outside ------------------------------------------------------------------

@@ -5,6 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
+
 class Transport(ABC):
     """A door of the server: decodes what comes, hands it to an Engine, encodes what it answers."""
 

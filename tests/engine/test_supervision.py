@@ -77,9 +77,9 @@ def test_a_try_that_was_not_run_lets_another_try() -> None:
 def test_crashes_among_many_good_jobs_do_not_shut_out_everybody() -> None:
     breaker = Breaker()
     crash(breaker, 1)
-    for _ in range(100):
+    for _ in range(20):
         breaker.succeeded()
-    crash(breaker, DEATHS)
+    crash(breaker, 2 * DEATHS)
     assert not breaker.is_open
 
 

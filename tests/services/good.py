@@ -30,6 +30,14 @@ class Work(Op):
 
 
 @op(cpu="inline")
+def die(code: int) -> None:
+    """Ends the server: by that exit code, or by a signal where it is negative."""
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+@op(cpu="inline")
 def block(value: float) -> float:
     time.sleep(value)
     return value
@@ -38,4 +46,5 @@ def block(value: float) -> float:
 graph = Graph("echo", echo(Request()))
 work = Graph("work", Work(Request(order=Json(dict[str, Any])).order, batch_size=4))
 blocking = Graph("blocking", block(Request()))
+mortal = Graph("mortal", die(Request()))
 not_a_graph = 5

@@ -36,8 +36,8 @@ class Restarts:
 class Breaker:
     """Stands in front of one Op: refuses its Jobs for a while when they kill workers again and again.
 
-    It opens at `DEATHS` crashes within the window, if these are a tenth of the Op's Jobs or more (one client's
-    bad requests must not shut out everybody's), for 1 s, and twice as long each time up to 30 s. Then one Job
+    It opens at `DEATHS` crashes within the window, if these are half of the Op's Jobs or more (it is the Op that
+    is broken then, not some of its requests, whose senders must not shut out all others), for 1 s, and twice as long each time up to 30 s. Then one Job
     may try: it closes the Breaker, or opens it again.
     """
 
@@ -75,7 +75,7 @@ class Breaker:
             self._since, self._crashes, self._jobs = now, 0, 0
         self._crashes += 1
         self._jobs += 1
-        if self._trying or (self._crashes >= DEATHS and self._crashes * 10 >= self._jobs):
+        if self._trying or (self._crashes >= DEATHS and self._crashes * 2 >= self._jobs):
             self._open_s = min(2 * self._open_s, self.MOST_S)
             self.open_until = now + self._open_s
             self.is_open = True

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -30,7 +31,7 @@ from asyncline.errors import (
     hook_error,
 )
 from asyncline.settings import ServiceSettings
-from asyncline.transports.base import Transport
+from asyncline.transports.base import BACKLOG, Transport
 from asyncline.transports.rest.answer import JSON, Answer, Timing, error_answer
 from asyncline.transports.rest.body import BodyDecoder
 from asyncline.transports.rest.openapi import openapi
@@ -38,7 +39,6 @@ from asyncline.wire import json, msgpack
 
 log = logging.getLogger("asyncline.rest")
 
-BACKLOG = 1024
 MSGPACK = "application/msgpack"
 DOCS = files("asyncline.transports.rest").joinpath("docs.html").read_bytes()
 _LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
@@ -96,9 +96,10 @@ class RestTransport(Transport):
             auto_decompress=False,
             lingering_time=1.0,
         )
-        self._listener = await loop.create_server(
-            self._server, self._settings.host, self._settings.http_port, ssl=self._tls(), backlog=BACKLOG
-        )
+        where: dict[str, Any] = {"host": self._settings.host, "port": self._settings.http_port}
+        if self._settings.http_fd is not None:
+            where = {"sock": socket.socket(fileno=self._settings.http_fd)}
+        self._listener = await loop.create_server(self._server, **where, ssl=self._tls(), backlog=BACKLOG)
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._settings.tls_cert is None:

@@ -1,0 +1,92 @@
+"""`asyncline serve --supervise`: a small parent that holds the listening socket, and starts the server again.
+
+A server whose device has failed can only help itself by ending (exit code 70), and one that was killed not at
+all. Meanwhile clients wait in the socket's queue; none is refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import FrameType
+
+from rich.console import Console
+
+from asyncline.engine.lanes.supervision import Restarts
+from asyncline.errors import LoadError
+from asyncline.exits import Exit
+from asyncline.transports.base import BACKLOG
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SET_PDEATHSIG = 1
+
+
+def run_supervised(arguments: list[str], host: str, port: int, console: Console) -> int:
+    """Run `asyncline ARGUMENTS` as a child that gets the listening socket, and again when it fails.
+
+    :returns: the exit code of a server that was stopped or cannot be helped by another start, or Exit.GAVE_UP.
+    :raises LoadError: the address is taken or not ours.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise LoadError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    with listener:
+        return Supervisor([*arguments, "--http-fd", str(listener.fileno())], listener.fileno(), console).run()
+
+
+class Supervisor:
+    """Keeps one server running."""
+
+    def __init__(self, arguments: list[str], descriptor: int, console: Console) -> None:
+        self._arguments = arguments
+        self._descriptor = descriptor
+        self._console = console
+        self._restarts = Restarts()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+
+    def run(self) -> int:
+        for number in SIGNALS:
+            signal.signal(number, self._pass_on)
+        code, restarted = 0, False
+        while not self._stopping:
+            self._child = self._start()
+            if self._stopping:  # by a signal that came while there was no child to pass it on to
+                self._child.terminate()
+            code = self._child.wait()
+            # One that never served has to be mended by its user.
+            if self._stopping or (code != Exit.FAULT and code >= 0 and not (restarted and code == Exit.LOAD)):
+                break
+            restarted = True
+            self._restarts.died(time.monotonic())
+            what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            if self._restarts.delay_s(time.monotonic()):
+                self._console.print(f"[red]the server {what}, again and again: giving up[/]")
+                return Exit.GAVE_UP
+            self._console.print(f"[yellow]the server {what}: starting again[/]")
+        return code if code >= 0 else 128 - code
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a session of its own: Ctrl-C would reach it too, and be the first of two signals.
+        return subprocess.Popen(
+            [sys.executable, "-m", "asyncline", *self._arguments],
+            start_new_session=True,
+            pass_fds=(self._descriptor,),
+            preexec_fn=_stop_with_parent,  # there are no threads here
+        )
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
+
+
+def _stop_with_parent() -> None:
+    """Have the kernel send this process a SIGTERM when the supervisor ends, however it ends."""
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGTERM)
