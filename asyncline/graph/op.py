@@ -22,8 +22,11 @@ class Op(Input):
     """One step: `preprocess` (one request), `process` (one batch), `postprocess` (one request).
 
     Any of the three may be absent, and any may be `async def`. The other hooks are `init_op(self)`,
-    `close_op(self)`, `load_model(self, device)` and `bucket(self, sample)`. Wiring is by call:
+    `close_op(self)`, `load_model(self, device)`, `bucket(self, sample)` and `example(self)`. Wiring is by call:
     `Detect(page, batch_size=2)`.
+
+    `example(self)` returns a value that the Op's input may have, or a tuple of as many values as it has
+    inputs: what `preprocess` would get. It is called after `init_op`, wherever the Op is to be tried out.
 
     A subclass with its own `__init__` passes the inputs and the settings on:
     `def __init__(self, *inputs, threshold=0.5, **settings): super().__init__(*inputs, **settings)`.
@@ -87,11 +90,14 @@ class Op(Input):
             ("preprocess", count, f"{_values(count)} ({names})"),
             ("process", 1, "one batch: a list of samples"),
             ("postprocess", count + 1, f"the result and {_values(count)} ({names})"),
+            ("example", 0, "nothing: it returns what preprocess would get"),
         ):
             function = self.hook(hook)
+            if hook == "example" and function is not None and not callable(function):
+                raise GraphError(f"op {self.name!r}: example is {function!r}; write def example(self)")
             if function is not None and not _accepts(function, expected):
                 raise GraphError(f"op {self.name!r}: {hook}{inspect.signature(function)} does not fit: it gets {got}")
-        waits = ["init_op", "bucket"] + (["load_model"] if not is_async(self.hook("process")) else [])
+        waits = ["init_op", "bucket", "example"] + (["load_model"] if not is_async(self.hook("process")) else [])
         for hook in waits:
             if is_async(self.hook(hook)):
                 raise GraphError(f"op {self.name!r}: {hook} cannot be async: nothing would wait for it")

@@ -2,4 +2,5 @@
 
 new.py      `asyncline new`: writes a small app from new_app/
 reload.py   `asyncline serve --reload`
+advise/     `asyncline check --advise`
 """

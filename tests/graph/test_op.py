@@ -179,6 +179,42 @@ def test_a_hook_that_is_a_coroutine_function_is_async() -> None:
     assert not is_async(None)
 
 
+def test_an_op_may_have_an_example() -> None:
+    class Doubled(Copy):
+        def example(self) -> int:
+            return 3
+
+    example = Doubled(Request()).hook("example")
+    assert example is not None and example() == 3
+    assert Copy(Request()).hook("example") is None
+
+
+def test_an_example_takes_no_arguments() -> None:
+    class Doubled(Copy):
+        def example(self, value: Any) -> Any:
+            return value
+
+    with pytest.raises(GraphError, match=r"op 'doubled': example\(value.*\).* does not fit: it gets nothing"):
+        Doubled(Request())
+
+
+def test_an_example_cannot_be_async() -> None:
+    class Doubled(Copy):
+        async def example(self) -> int:
+            return 3
+
+    with pytest.raises(GraphError, match="op 'doubled': example cannot be async: nothing would wait for it"):
+        Doubled(Request())
+
+
+def test_an_example_is_a_method() -> None:
+    class Doubled(Copy):
+        example = 3
+
+    with pytest.raises(GraphError, match=r"op 'doubled': example is 3; write def example\(self\)"):
+        Doubled(Request())
+
+
 # -- settings
 
 
