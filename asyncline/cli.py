@@ -123,15 +123,55 @@ def serve(
 
 @app.command()
 @_service_options
-def check(target: App, config: Config = None, assignments: Assignments = None, *, service: dict[str, Any]) -> None:
+def check(
+    target: App,
+    config: Config = None,
+    assignments: Assignments = None,
+    advise: Annotated[
+        bool,
+        typer.Option("--advise", help="load the models, call every CPU hook again and again, say which lane suits it"),
+    ] = False,
+    sample: Annotated[
+        str | None, typer.Option(metavar="FILE|JSON", help="a request for --advise; default: what Op.example returns")
+    ] = None,
+    *,
+    service: dict[str, Any],
+) -> None:
     """Validate a graph and its settings, and print the plan without serving."""
+    if sample is not None and not advise:
+        raise SettingsError("--sample is a request for --advise: give both")
     graph = load(target)
     laid_out = plan(graph, _settings(graph, config, assignments, service))
+    if not advise:
+        _check_pool(laid_out)
     out = Console()
     out.print(_plan_table(laid_out))
     outputs = ", ".join(value._label() for value in graph.response.outputs.values())
     out.print(f"answers with {outputs}")
     out.print(f"at most {laid_out.max_in_flight} requests in flight, {laid_out.settings.service.timeout_ms} ms each")
+    if advise:
+        _advise(laid_out, sample, out)
+        _check_pool(laid_out)  # last: what cures it is in the advice
+
+
+def _check_pool(laid_out: Plan) -> None:
+    """:raises LoadError: an Op of the process lane cannot be made in a worker, as the start of a server would say."""
+    from asyncline.engine.lanes.process import make_recipe
+
+    for node in laid_out.nodes:
+        if "process" in node.lanes.values():
+            make_recipe(node)
+
+
+def _advise(laid_out: Plan, sample: str | None, out: Console) -> None:
+    from asyncline.tools.advise.advise import advise
+    from asyncline.tools.advise.payload import read_values
+
+    values = None if sample is None else read_values(sample, laid_out.graph.request)
+    with console.status("") as status:
+        report = advise(laid_out, values, status.update)
+    out.print()
+    out.print(report)
 
 
 @app.command()

@@ -39,6 +39,54 @@ def test_check_shows_which_hooks_run_in_one_task_and_a_setting_keeps_them_apart(
     assert (code, err) == (0, "") and "thread" in out and "with" not in out.replace("answers with", "")
 
 
+def test_check_refuses_what_could_not_start_as_serve_does() -> None:
+    code, out, err = run("check", "lanes:hidden")
+    assert (code, out) == (1, "")
+    assert err.startswith(
+        "error: op 'hidden': its hooks run in the CPU pool, which cannot import '_hidden.<locals>.Hidden'"
+    )
+    assert run("serve", "lanes:hidden", "--http-port", "0") == (code, out, err)
+
+
+def test_an_op_that_workers_cannot_make_passes_the_check_in_another_lane() -> None:
+    code, out, _ = run("check", "lanes:hidden", "--set", "op.hidden.cpu=thread")
+    assert code == 0 and "graph hidden" in out
+
+
+def test_advice_says_for_every_cpu_hook_which_lane_suits_it() -> None:
+    code, out, err = run("check", "lanes:graph", "--advise", "--sample", '{"number": 3}')
+    assert (code, err) == (0, "")
+    rows = _advice(out)
+    assert rows["begin", "preprocess"][:2] == ["loop", "loop"]
+    assert rows["trivial", "preprocess"][:2] == ["process", "inline"]
+    assert rows["leave", "preprocess"] == ["inline", "–", "–", "–", "–", "raises SystemExit: 3"]
+    # Threads can be judged only where other processes leave a second core to them.
+    assert rows["python", "preprocess"][0] == "thread" and rows["python", "preprocess"][1] in ("process", "–")
+    assert rows["python", "postprocess"][:2] == ["thread", "inline"]
+    assert rows["native", "preprocess"][0] == "process" and rows["native", "preprocess"][2].endswith(" ms")
+    assert "\nop:\n" in out and "\n  trivial: {cpu: inline}\n" in out
+
+
+def test_advice_without_a_sample_asks_the_ops_for_examples() -> None:
+    code, out, _ = run("check", "lanes:graph", "--advise")
+    rows = _advice(out)
+    assert code == 0 and rows["python", "postprocess"][1] == "inline"
+    assert rows["trivial", "preprocess"][-1] == "no sample: write Op.example or pass --sample"
+
+
+def test_advice_shows_the_cure_before_what_could_not_start() -> None:
+    code, out, err = run("check", "lanes:hidden", "--advise", "--sample", "3")
+    assert code == 1 and "  hidden: {cpu: thread}" in out
+    assert err.startswith("error: op 'hidden': its hooks run in the CPU pool") and err.count("\n") == 1
+
+
+def _advice(out: str) -> dict[tuple[str, str], list[str]]:
+    """The table of the advice: by Op and hook, the other cells."""
+    lines = out.partition("advice on CPU hooks")[2].splitlines()
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    return {(op, hook): rest for op, hook, *rest in cells}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -52,6 +100,7 @@ def test_check_shows_which_hooks_run_in_one_task_and_a_setting_keeps_them_apart(
         (["check", "good:work", "--set", "op.work.batch_size=0"], 78, "op.work.batch_size (--set)"),
         (["check", "good:work", "--http-port", "many"], 78, "service.http_port (command line)"),
         (["check", "good:work", "--config", "none.yml"], 78, "cannot read the settings file none.yml"),
+        (["check", "good:work", "--sample", "{}"], 78, "--sample is a request for --advise: give both"),
         (["serve", "good:work", "--log-level", "loud"], 78, "--log-level 'loud': use debug, info"),
     ],
 )
