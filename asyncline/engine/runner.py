@@ -24,6 +24,7 @@ from asyncline.engine.lanes.loop import InlineLane
 from asyncline.engine.visit import OpLimit, Sample, Visit
 from asyncline.errors import BadRequest, OpError, ProductError, RequestError, hook_error
 from asyncline.graph.fusion import Chain
+from asyncline.graph.op import HOOKS
 from asyncline.graph.outcomes import Each, Reply, Skip
 from asyncline.graph.plan import STAGES, Node
 
@@ -56,6 +57,7 @@ class Runner:
         self.awake = False
         self._clock = engine.clock
         self._times = len(STAGES) * node.index
+        self._hooks = {hook: (node.index, hook) for hook in HOOKS}
         self._lanes = {"preprocess": pre_lane, "postprocess": post_lane}
         op = node.op
         self._pre: Callable[..., Any] | None = op.hook("preprocess")
@@ -155,7 +157,7 @@ class Runner:
         self._deliver(item, value, ended)
 
     def _begin(self, item: Item, now: float) -> None:
-        ran = item.ahead and item.ahead.get((self.node.index, "preprocess"))
+        ran = item.ahead and item.ahead.get(self._hooks["preprocess"])
         # Where `preprocess` ran in another's task, the wait ended when it began.
         item.times[self._times + WAIT] += ran.started_at if ran else now
         expires_at, limit = item.expires_at, None
@@ -179,7 +181,7 @@ class Runner:
         item = visit.item
         job = Job(lane, self.node, hook, visit, args, done)
         item.jobs.append(job)
-        if item.ahead and (result := item.ahead.pop((self.node.index, hook), None)) is not None:
+        if item.ahead and (result := item.ahead.pop(self._hooks[hook], None)) is not None:
             job.set_results(result)
             done(job)
             return
@@ -198,7 +200,9 @@ class Runner:
                 fed._coming += 1
         if len(steps) > 1:
             job.steps = steps
-            job.extra = tuple(job.item.values[slot] for slot in chain.extra_slots)
+            if chain.extra_slots:
+                values = job.item.values
+                job.extra = tuple([values[slot] for slot in chain.extra_slots])
 
     def _unfuse(self, job: Job) -> None:
         """The task of a fused Job is over: put aside what came of the hooks that followed it."""
@@ -206,8 +210,8 @@ class Runner:
         if chain.feeds is not None and len(job.steps) == len(chain.steps):
             self.engine.runners[chain.feeds]._coming -= 1
         if job.rest and not item.done:
-            hooks = ((step.index, step.hook) for step in job.steps[1:])
-            item.ahead = (item.ahead or {}) | dict(zip(hooks, job.rest, strict=False))
+            ahead = dict(zip(chain.later, job.rest, strict=False))
+            item.ahead = {**item.ahead, **ahead} if item.ahead else ahead
 
     def _over(self, job: Job, stage: int) -> bool:
         """Note a Job's time; True if its Item goes on."""

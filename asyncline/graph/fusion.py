@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Chain:
     """Slots of the values that later steps take and the first does not. They are there when it begins."""
     feeds: int | None
     """Place of the Op for whose `process` the last step prepares; None where it prepares for none."""
+
+    @cached_property
+    def later(self) -> tuple[Hook, ...]:
+        """The hooks after the first."""
+        return tuple((step.index, step.hook) for step in self.steps[1:])
 
 
 def fuse(plan: Plan) -> Plan:

@@ -278,6 +278,12 @@ def test_a_model_without_postprocess_needs_its_input_once() -> None:
     assert kept(chain_of(Graph("g", Before(Copy(Request()))))) == [False, True]
 
 
+def test_a_chain_says_for_whose_process_it_prepares() -> None:
+    assert chain_of(Graph("g", Full(Copy(Request())))).feeds == 1
+    assert chain_of(Graph("g", Copy(Copy(Request(), name="a"), name="b"))).feeds is None
+    assert chain_of(Graph("g", Around(Request()))).feeds is None
+
+
 def test_a_chain_crosses_to_a_worker() -> None:
     chain = chain_of(Graph("g", Around(Request())))
     assert pickle.loads(pickle.dumps(chain)) == chain
