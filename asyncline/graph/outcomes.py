@@ -21,6 +21,24 @@ class Each:
         return f"Each({len(self.samples)} samples)"
 
 
+class Rows:
+    """From `preprocess`: one request that is a batch by itself, an array or a list `[rows, ...]`.
+
+    It counts as that many samples, is cut where it is larger than `batch_size`, and gathered again:
+    `postprocess` gets an array or a list with all rows. `process` gets each piece as one sample, or, where the Op
+    has a `collate`, its rows among those of others. One without rows skips `process`: its result is an empty list.
+    """
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: Any) -> None:
+        len(rows)  # fails here for what has none
+        self.rows = rows
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self.rows)} rows)"
+
+
 class Skip:
     """From `preprocess`: skip `process`; `value` takes the place of its result."""
 
