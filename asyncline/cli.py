@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncline.errors import AsynclineError, GraphError, SettingsError
+from asyncline.exits import Exit
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import HOOKS
 from asyncline.graph.plan import Node, Plan, plan
@@ -27,11 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True)
-
-EXIT_LOAD = 1
-"""An app, an Op or a model could not be loaded."""
-EXIT_CONFIG = 78
-"""A graph or a setting is wrong."""
 
 App = Annotated[str, typer.Argument(metavar="APP", help="the graph, as module:attr from the working directory")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings")]
@@ -79,6 +76,20 @@ def _settings(graph: Graph, config: Path | None, assignments: list[str] | None, 
     return merge(graph.name, {op.name: op.code_settings for op in graph.ops}, *sources)
 
 
+def service_settings(config: Path | None, assignments: list[str], service: dict[str, Any]) -> ServiceSettings:
+    """The service's settings alone, for a process that does not load the graph."""
+    written = from_file(config).values.get("service") if config is not None else None
+    variables = {f"ASYNCLINE_{key.upper()}" for key in ServiceSettings.model_fields}
+    return merge(
+        "",
+        {},
+        Source(str(config), {"service": written or {}}),
+        from_environment([], {name: value for name, value in os.environ.items() if name in variables}),
+        from_assignments(text for text in assignments if text.startswith("service.")),
+        Source("command line", {"service": service}),
+    ).service
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from asyncline import __version__
@@ -103,16 +114,27 @@ def serve(
     assignments: Assignments = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
     reload: Annotated[bool, typer.Option("--reload", help="start again when a Python or YAML file changes")] = False,
+    supervise: Annotated[
+        bool, typer.Option("--supervise", help="a parent holds the socket and starts a server that failed again")
+    ] = False,
     *,
     service: dict[str, Any],
 ) -> None:
     """Serve a graph until SIGTERM or Ctrl-C."""
     if log_level.lower() not in ("debug", "info", "warning", "error"):
         raise SettingsError(f"--log-level {log_level!r}: use debug, info, warning or error")
+    if reload and supervise:
+        raise SettingsError("--reload is for development, --supervise for production: give one")
     if reload:
         from asyncline.tools.reload import run_reloading
 
         raise typer.Exit(run_reloading([argument for argument in sys.argv[1:] if argument != "--reload"], console))
+    if supervise:
+        from asyncline.tools.supervise import run_supervised
+
+        arguments = [argument for argument in sys.argv[1:] if argument != "--supervise"]
+        settings = service_settings(config, assignments or [], service)
+        raise typer.Exit(run_supervised(arguments, settings.host, settings.http_port, console))
     from asyncline.observe.log import to_console
     from asyncline.server import serve as run
 
@@ -234,7 +256,7 @@ def main() -> None:
         app()
     except AsynclineError as error:
         console.print(f"[red]error:[/] {_escape(error)}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_CONFIG if isinstance(error, (SettingsError, GraphError)) else EXIT_LOAD)
+        sys.exit(Exit.CONFIG if isinstance(error, (SettingsError, GraphError)) else Exit.LOAD)
 
 
 def _escape(error: Exception) -> str:

@@ -19,7 +19,16 @@ def test_version() -> None:
 def test_help_lists_every_service_setting_with_its_default() -> None:
     code, out, _ = run("serve", "--help")
     assert code == 0
-    for option in ("--http-port", "--timeout-ms", "--auth-token", "--tls-cert", "--set", "--config", "--reload"):
+    for option in (
+        "--http-port",
+        "--timeout-ms",
+        "--auth-token",
+        "--tls-cert",
+        "--set",
+        "--config",
+        "--reload",
+        "--supervise",
+    ):
         assert option in out
     assert "(default 10000)" in out
 
