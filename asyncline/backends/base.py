@@ -1,15 +1,20 @@
-"""Contract of a loaded model."""
+"""Contract of a loaded model, and what a model says of itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
+from asyncline.errors import LoadError, OpError, RequestError
+from asyncline.graph.fields import DTYPES, Tensor
+
 Array = np.ndarray[Any, Any]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -20,25 +25,170 @@ class TensorInfo:
     dtype: str
     """A name of the Open Inference Protocol: FP32, INT64, ..."""
     shape: tuple[int, ...]
-    """-1 where the length is open."""
+    """-1 where the length is open; the first is the batch. `()` where the model does not say."""
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self.shape[1:]
+
+    @cached_property
+    def field(self) -> Tensor:
+        """The field of a Request that takes one sample.
+
+        :raises LoadError: numpy has no such dtype, or there is no batch to be part of.
+        """
+        if self.dtype not in DTYPES:
+            raise LoadError(f"tensor {self.name!r} is {self.dtype or 'of unknown dtype'}, which no request can carry")
+        if not self.shape:
+            raise LoadError(f"tensor {self.name!r} has no batch: its first length has to be one")
+        return Tensor(self.dtype, self.row)
+
+    def check(self, value: Any) -> Array:
+        """One sample as an array that the model takes: nested lists are converted, numbers cast where none is lost.
+
+        :raises BadRequest: its dtype or shape is wrong; names the tensor.
+        """
+        try:
+            return self.field.parse(np.asarray(value) if isinstance(value, np.generic) else value)
+        except RequestError as error:
+            error.message = f"tensor {self.name!r}: {error.message}"
+            raise
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model says of itself, known without loading it."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    max_batch_size: int | None = None
+    """Most rows of a run, where the model has such a limit."""
+
+    @property
+    def fixed_batch_size(self) -> int | None:
+        """The rows of every run, where the model knows one size only."""
+        return fixed_batch_size(self.inputs)
+
+
+def fixed_batch_size(inputs: Sequence[TensorInfo]) -> int | None:
+    return max((info.shape[0] for info in inputs if info.shape and info.shape[0] > 0), default=None)
+
+
+def check(inputs: Sequence[TensorInfo], values: Sequence[Any]) -> Array | tuple[Array, ...]:
+    """The sample that `values`, one for each input, make: an array, or a tuple of them where there are several.
+
+    :raises BadRequest: a dtype or a shape is wrong; names the tensor.
+    """
+    if len(inputs) == 1:
+        return inputs[0].check(values[0])
+    return tuple(info.check(value) for info, value in zip(inputs, values, strict=True))
 
 
 class Session(ABC):
-    """A loaded model."""
+    """A loaded model. Made, run and closed in one thread."""
 
     inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...] = ()
+    """Empty where they are not known before the first run."""
     metadata: Mapping[str, str]
     """What the model file says about itself."""
+    max_batch_size: int | None = None
+    """Most rows of a run; None where there is no such limit."""
+    batch_sizes: tuple[int, ...] = ()
+    """Sizes that run better than others, ascending; empty where all are alike."""
 
     @abstractmethod
-    def run(self, batch: Array | Sequence[Array]) -> Array | list[tuple[Array, ...]]:
-        """Run one batch through a model of one input.
+    def run_named(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model on full batches, `[n, ...]` of every input, exactly as they are.
 
-        :param batch: `[n, ...]`, or n arrays of one shape without the leading dimension.
-        :returns: `[n, ...]` where the model has one output, else n tuples, a value of each output.
+        The arrays that come back are the caller's, unless the model hands an input through.
+
+        :raises OutOfMemory: there was no room for a run of that size.
+        :raises DeviceLost: the device is of no more use to this process.
         """
+
+    def run(self, batch: Array | Sequence[Any]) -> Any:
+        """Run samples.
+
+        :param batch: as of `run_rows`.
+        :returns: `[n, ...]` where the model has one output, else n tuples in the order of `outputs`.
+        :raises OpError: as of `run_rows`.
+        """
+        columns = tuple(self.run_rows(batch).values())
+        return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+    def run_rows(self, batch: Array | Sequence[Any]) -> dict[str, Array]:
+        """Run samples; every output comes back by name, with one row for each sample.
+
+        :param batch: n samples of equal shapes, each an array without the leading dimension, or a tuple of arrays
+            in the order of `inputs`; or, for a model of one input, `[n, ...]`. More than `max_batch_size` run in
+            turns; fewer than the one size that a model may know are filled up.
+        :raises OpError: the model gave another number of rows than n: whose they are cannot be told.
+        """
+        count, most = len(batch), self.max_batch_size
+        if most is None or count <= most:
+            return self._run_once(batch, count)
+        parts = [self.run_rows(batch[start : start + most]) for start in range(0, count, most)]
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+
+    def _run_once(self, batch: Array | Sequence[Any], count: int) -> dict[str, Array]:
+        inputs = self.inputs
+        if isinstance(batch, np.ndarray):
+            feeds = {inputs[0].name: batch}
+        elif len(inputs) == 1:
+            feeds = {inputs[0].name: stack(batch)}
+        else:
+            columns = zip(*batch, strict=True)
+            feeds = {info.name: stack(column) for info, column in zip(inputs, columns, strict=True)}
+        size = fixed_batch_size(inputs)
+        if size is None or size == count:
+            outputs = self.run_named(feeds)
+        else:
+            # The last row again: unlike zeros, a value that the model surely takes.
+            outputs = self.run_named({n: np.concatenate([f, f[-1:].repeat(size - count, 0)]) for n, f in feeds.items()})
+        for name, output in outputs.items():
+            rows = _rows(output)
+            if rows != (size or count):
+                raise OpError(f"output {name!r} has {rows} rows for a batch of {size or count}")
+        return outputs if size in (None, count) else {name: output[:count] for name, output in outputs.items()}
+
+    def warmup(self, sizes: Sequence[int] = (1,), example: Any = None) -> None:
+        """Run batches of `sizes` rows, so that no request pays for what the first run of a size does.
+
+        :param example: a sample; by default zeros.
+        :raises LoadError: zeros will not do, because an input has open lengths beside the batch.
+        """
+        sample = check(self.inputs, [zeros(info) for info in self.inputs]) if example is None else example
+        for size in sizes:
+            self.run([sample] * size)
 
     @abstractmethod
     def close(self) -> None:
         """Let go of the model."""
+
+
+def stack(rows: Sequence[Array]) -> Array:
+    """`[n, ...]` of n arrays of one shape; a lone one is not copied."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
+
+
+def _rows(output: Any) -> int:
+    # A scalar has none; what is no array (onnxruntime's sequences) is a list.
+    shape = getattr(output, "shape", None)
+    return len(output) if shape is None else shape[0] if shape else 0
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [row for part in parts for row in part]
+
+
+def zeros(info: TensorInfo) -> Array:
+    """A sample of zeros.
+
+    :raises LoadError: the input has open lengths beside the batch.
+    """
+    if not info.shape or -1 in info.row:
+        raise LoadError(f"tensor {info.name!r} has open lengths, {list(info.shape)}: give an example to warm up with")
+    return np.full(info.row, "", object) if info.dtype == "BYTES" else np.zeros(info.row, DTYPES.get(info.dtype))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from asyncline import LoadError
+from asyncline import LoadError, OpError
 from asyncline.backends import OnnxSession, TensorInfo
+from asyncline.engine.lanes.accelerator import OutOfMemory
+
+from . import onnx_models
 
 datasets = pytest.importorskip("onnxruntime.datasets")
 
@@ -83,6 +87,59 @@ def test_a_closed_session_lets_go_of_its_model(sigmoid: OnnxSession) -> None:
     assert sigmoid._session is None
 
 
+# -- batches and names
+
+
+def test_several_inputs_and_outputs_run_by_name(tmp_path: Path) -> None:
+    session = OnnxSession(onnx_models.two(tmp_path / "two.onnx"))
+    left, right = np.ones((2, 3), np.float32), np.full((2, 1), 3, np.float32)
+    outputs = session.run_named({"left": left, "right": right})
+    assert list(outputs) == ["sum", "product"]
+    np.testing.assert_array_equal(outputs["product"], left * right)
+
+
+def test_a_sample_of_several_inputs_is_a_tuple(tmp_path: Path) -> None:
+    session = OnnxSession(onnx_models.two(tmp_path / "two.onnx"))
+    sample = (np.array([1, 2, 3], np.float32), np.array([10], np.float32))
+    ((total, product),) = session.run([sample])
+    assert (total.tolist(), product.tolist()) == ([11, 12, 13], [10, 20, 30])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_file_of_one_batch_size_takes_any_number_of_samples(tmp_path: Path, count: int) -> None:
+    session = OnnxSession(onnx_models.linear(tmp_path / "net.onnx", batch=3))
+    samples = list(np.arange(count * 4, dtype=np.float32).reshape(count, 4))
+    np.testing.assert_allclose(session.run(samples), np.stack(samples) @ onnx_models.WEIGHTS)
+
+
+def test_an_open_batch_has_no_limit_and_a_fixed_one_has(tmp_path: Path) -> None:
+    assert OnnxSession(onnx_models.linear(tmp_path / "net.onnx")).max_batch_size is None
+    assert OnnxSession(onnx_models.linear(tmp_path / "net.onnx", batch=3)).max_batch_size == 3
+
+
+def test_strings_go_in_and_come_out(tmp_path: Path) -> None:
+    session = OnnxSession(onnx_models.texts(tmp_path / "texts.onnx"))
+    assert session.run([np.array("schön", object), np.array("gut", object)]).tolist() == ["schön", "gut"]
+
+
+def test_an_output_that_is_not_of_the_batch_is_an_error(tmp_path: Path) -> None:
+    session = OnnxSession(onnx_models.one_for_all(tmp_path / "net.onnx"))
+    with pytest.raises(OpError, match=r"^output 'total' has 1 rows for a batch of 3$"):
+        session.run(np.ones((3, 4), np.float32))
+
+
+def test_what_onnxruntime_refuses_is_one_line_without_its_sources(sigmoid: OnnxSession) -> None:
+    with pytest.raises(RuntimeError, match=r"^Got invalid dimensions for input: x .* Got: 2 Expected: 3"):
+        sigmoid.run_named({"x": np.zeros((2, 4, 5), np.float32)})
+
+
+def test_memory_that_is_not_there_is_out_of_memory(tmp_path: Path) -> None:
+    session = OnnxSession(onnx_models.huge(tmp_path / "huge.onnx"))
+    with pytest.raises(OutOfMemory, match="Failed to allocate memory"):
+        session.run_named({"shape": np.array([1 << 46], np.int64)})
+    assert session.run_named({"shape": np.array([2], np.int64)})["zeros"].tolist() == [0, 0]
+
+
 # -- what cannot be loaded
 
 
@@ -102,16 +159,43 @@ def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_model_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "det.onnx"
     path.write_bytes(content)
-    with pytest.raises(LoadError, match=r"^det\.onnx is no model that onnxruntime can load: ") as caught:
+    with pytest.raises(LoadError, match=r"^det\.onnx is no model that onnxruntime [\d.]+ can load: ") as caught:
         OnnxSession(path)
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("device", ["cuda:0", "cuda", "gpu"])
-def test_another_device_than_the_cpu_is_refused(device: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"opset": 99}, "Opset 99 is under development"),
+        ({"ir_version": 99}, "Unsupported model IR version: 99"),
+    ],
+)
+def test_a_version_that_onnxruntime_does_not_know_is_named(tmp_path: Path, options: dict[str, int], says: str) -> None:
+    with pytest.raises(LoadError, match=f"^net.onnx is no model that onnxruntime .* can load: .*{says}") as caught:
+        OnnxSession(onnx_models.linear(tmp_path / "net.onnx", **options))
+    assert "onnxruntime_src" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:0,1", "cuda:x", ""])
+def test_what_is_no_device_is_refused(device: str) -> None:
     with pytest.raises(LoadError) as caught:
         OnnxSession(example("sigmoid.onnx"), device)
-    assert str(caught.value) == f"OnnxSession runs on the CPU only, not on '{device}'"
+    assert str(caught.value) == f"{device!r} is no device of a session: use cpu, cuda or cuda:1"
+
+
+def test_without_cuda_in_onnxruntime_the_line_to_install_it_is_shown() -> None:
+    with pytest.raises(LoadError) as caught:
+        OnnxSession(example("sigmoid.onnx"), "cuda:0")
+    line = "this onnxruntime has no CUDA for cuda:0: pip uninstall onnxruntime, pip install onnxruntime-gpu"
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_a_precision_that_the_file_does_not_have_is_refused_with_the_reason(precision: Any) -> None:
+    with pytest.raises(LoadError, match=f"in the precision that the file has, not in {precision}: convert the file"):
+        OnnxSession(example("sigmoid.onnx"), precision=precision)
 
 
 def test_without_onnxruntime_the_line_to_install_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

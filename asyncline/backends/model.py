@@ -1,0 +1,153 @@
+"""Model: a model file as an Op, with no class to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asyncline.backends.base import Array, ModelInfo, Precision, Session, check, zeros
+from asyncline.backends.source import Source, kind_of
+from asyncline.errors import GraphError, LoadError
+from asyncline.graph.op import Op, snake_case
+from asyncline.graph.request import Input, Request
+
+
+class Model(Op):
+    """A model file as an Op: `Model("file.onnx", x, batch_size=32)`.
+
+    Names, dtypes and shapes of its inputs come from the file, when the Op is made; the model itself is loaded once
+    per replica. Each value is checked before it can be part of a batch, so that a wrong one fails alone. The result
+    is the output's row, an array without the batch; where the model has several outputs, a dict of them by name.
+
+    Without inputs it makes its own Request, whose fields are the model's inputs: `Graph("iris", Model("iris.onnx"))`
+    is an app. `request_for("iris.onnx")` makes that Request for a graph that does more with it.
+
+    :param source: the path of an ONNX file, of an exported torch program (.pt2) or of TorchScript (.pt); an
+        `nn.Module`; `module:attr` of one, or of a function that makes one; or a function that makes a Session for
+        a device, as `functools.partial(TensorRTSession, "net.onnx")`.
+    :param inputs: one Op or field for each input of the model, in the model's order.
+    :param info: what the model says of itself, where the source does not; `describe` tells it of a file.
+    :param precision: see OnnxSession and TorchSession.
+    :param example: a value, or a tuple of one for each input, to warm up with; by default zeros, or nothing where
+        an input has open lengths beside the batch.
+    :raises GraphError: the number of inputs is wrong, or `batch_size` is more than the model takes.
+    :raises LoadError: the source is missing, no model, or does not say what its inputs are.
+    """
+
+    cpu = "inline"
+
+    def __init__(
+        self,
+        source: Source,
+        *inputs: Input,
+        info: ModelInfo | None = None,
+        precision: Precision | None = None,
+        example: Any = None,
+        name: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self._kind = kind_of(source)
+        #: What the model says of itself.
+        self.info = describe(source) if info is None else info
+        self._precision = precision
+        self._example = example
+        tensors = self.info.inputs
+        if not inputs:
+            request = request_for(source, self.info)
+            inputs = tuple(getattr(request, tensor.name) for tensor in tensors)
+        else:
+            for tensor in tensors:
+                tensor.field  # noqa: B018  # raises for one that cannot be checked
+        name = _name(self._kind.name) if name is None else name
+        if len(inputs) != len(tensors):
+            names = ", ".join(tensor.name for tensor in tensors)
+            raise GraphError(f"op {name!r}: {self._kind.name} has {len(tensors)} inputs ({names}), got {len(inputs)}")
+        if self.info.fixed_batch_size is not None:
+            # Its run takes as long for one row as for all.
+            settings.setdefault("batch_size", self.info.fixed_batch_size)
+        super().__init__(*inputs, name=name, **settings)
+        problem = self._too_large(self.info.max_batch_size)
+        if problem:
+            raise GraphError(f"op {name!r}: {problem}")
+        self._open_lengths = any(-1 in tensor.row for tensor in tensors)
+
+    def load_model(self, device: str) -> Session:
+        session = self._kind.open(device, self.settings.session_threads, self.info, self._precision)
+        problem = self._too_large(session.max_batch_size)
+        if problem:
+            raise LoadError(problem)
+        if self._example is not None or not self._open_lengths:
+            values = self.example()
+            sample = self.preprocess(*(values if len(self.info.inputs) > 1 else (values,)))
+            session.warmup((1, self.settings.batch_size), sample)
+        return session
+
+    def example(self) -> Any:
+        """A value, or a tuple of one for each input.
+
+        :raises LoadError: an input has open lengths beside the batch, and no example was given.
+        """
+        if self._example is not None:
+            return self._example
+        values = tuple(map(zeros, self.info.inputs))
+        return values if len(values) > 1 else values[0]
+
+    def preprocess(self, *values: Any) -> Array | tuple[Array, ...]:
+        return check(self.info.inputs, values)
+
+    def bucket(self, sample: Array | tuple[Array, ...]) -> Any:
+        if not self._open_lengths:
+            return None
+        return tuple(array.shape for array in sample) if isinstance(sample, tuple) else sample.shape
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        return self.results(self.model.run_rows(batch), len(batch))
+
+    def arrays(self, sample: Array | tuple[Array, ...]) -> tuple[Array, ...]:
+        """A sample as one row of every input of the model, in order."""
+        return sample if isinstance(sample, tuple) else (sample,)
+
+    def results(self, outputs: Mapping[str, Array], count: int) -> list[Any]:
+        """The result of each of `count` samples, from outputs of at least as many rows."""
+        if len(outputs) == 1:
+            (output,) = outputs.values()
+            return list(output[:count])
+        return [dict(zip(outputs, row, strict=True)) for row in list(zip(*outputs.values(), strict=True))[:count]]
+
+    def _too_large(self, most: int | None) -> str | None:
+        size = self.settings.batch_size
+        if most is None or size <= most:
+            return None
+        return f"batch_size {size} is more than {self._kind.name} takes: at most {most}"
+
+
+def describe(source: Source) -> ModelInfo:
+    """What a model file says of itself; it is not loaded for that.
+
+    :raises LoadError: it is missing, no model, or says nothing of its inputs, as TorchScript and Modules do not.
+    """
+    kind = kind_of(source)
+    info = kind.describe()
+    if not info.inputs:
+        raise LoadError(
+            f"{kind.name} does not say what its inputs are: "
+            "info=ModelInfo((TensorInfo('image', 'FP32', (-1, 3, 224, 224)),))"
+        )
+    return info
+
+
+def request_for(source: Source, info: ModelInfo | None = None) -> Request:
+    """A Request whose fields are the inputs of a model, one sample of each.
+
+    :raises LoadError: as of `describe`, or an input that no request can carry.
+    """
+    tensors = (describe(source) if info is None else info).inputs
+    return Request(**{tensor.name: tensor.field for tensor in tensors})
+
+
+def _name(text: str) -> str:
+    """A name for the Op: `yolo-v8.n.onnx` is `yolo_v8_n`."""
+    words = snake_case(re.sub(r"\W", "_", Path(text).stem, flags=re.ASCII))
+    return words if re.match(r"[a-z_]", words) else f"model_{words}"

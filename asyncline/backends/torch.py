@@ -1,0 +1,382 @@
+"""Models of torch: a Module, a function that makes one, TorchScript, or an exported program.
+
+On CUDA this has not been run: what is here was written against torch 2.13 without a device.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pickle
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from asyncline.backends import torch_file
+from asyncline.backends.base import (
+    Array,
+    ModelInfo,
+    Precision,
+    Session,
+    TensorInfo,
+    fixed_batch_size,
+    stack,
+    zeros,
+)
+from asyncline.backends.device import DeviceSession, OutputTensors, cuda_index
+from asyncline.backends.torch_cuda import TorchAccelerator, TorchStream, translating
+from asyncline.engine.lanes.accelerator import Accelerator, DeviceTensor, Shape
+from asyncline.errors import LoadError
+from asyncline.graph.fields import DTYPES
+
+SCRIPTS = frozenset({".pt", ".pth", ".ts", ".jit", ".torchscript"})
+"""Suffixes of TorchScript files."""
+EXPORTED = ".pt2"
+"""Suffix of exported programs."""
+
+Source = str | PathLike[str] | Callable[..., Any]
+"""An `nn.Module`, a function without arguments that makes one, `module:attr` of either, or the path of a file."""
+
+_DTYPES = {
+    "float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "float64": "FP64", "uint8": "UINT8", "uint16": "UINT16",
+    "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
+    "bool": "BOOL",
+}  # fmt: skip
+
+
+class TorchSession(Session):
+    """A torch model, loaded.
+
+    :param source: see Source. A Module is copied, so that replicas do not share it.
+    :param device: `cpu`, `cuda` or `cuda:1`.
+    :param threads: of one run on the CPU.
+    :param info: its inputs, where the source does not say; outputs are found by a run on zeros where they can be.
+    :param weights: a file of weights for the Module, made by `torch.save(module.state_dict(), file)`.
+    :param precision: bf16, or fp16 on CUDA: the Module's weights and its floating inputs are cast; fp32 by default
+        is what the Module has.
+    :param channels_last: lay out images (inputs of four lengths) as convolutions like them; the values are the same.
+    :param compile: run it through `torch.compile`, of that backend if it is a name; a shape's first run takes long.
+    :raises LoadError: torch is not installed, the device is not there, or the source is no model.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        device: str = "cpu",
+        *,
+        threads: int = 1,
+        info: ModelInfo | None = None,
+        weights: str | PathLike[str] | None = None,
+        precision: Precision | None = None,
+        channels_last: bool = True,
+        compile: bool | str = False,
+    ) -> None:
+        torch = import_torch()
+        index = cuda_index(device)
+        if index is None:
+            torch.set_num_threads(threads)  # of the calling thread, and of those that come after
+        place = torch.device("cpu") if index is None else cuda_device(torch, index)
+        self._network: Network | None = Network(torch, source, place, info, weights, precision, channels_last, compile)
+        self._network.describe(self)
+
+    def run_named(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        network = self._network
+        assert network is not None, "the session is closed"
+        return network.run_arrays([inputs[info.name] for info in self.inputs])
+
+    def close(self) -> None:
+        self._network = None
+
+
+class TorchDeviceSession(DeviceSession):
+    """A torch model on CUDA, for a lane that has its own streams and memory. Arguments are those of TorchSession.
+
+    :raises LoadError: as of TorchSession.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        accelerator: Accelerator,
+        *,
+        info: ModelInfo | None = None,
+        weights: str | PathLike[str] | None = None,
+        precision: Precision | None = None,
+        channels_last: bool = True,
+        compile: bool | str = False,
+    ) -> None:
+        if not isinstance(accelerator, TorchAccelerator):
+            raise LoadError("a torch model needs an Accelerator of torch")
+        super().__init__(accelerator)
+        torch = import_torch()
+        self._network: Network | None = Network(
+            torch, source, accelerator.device, info, weights, precision, channels_last, compile
+        )
+        self._network.describe(self)
+
+    def infer_outputs(self, shapes: Mapping[str, Shape]) -> OutputTensors | None:
+        # Two runs that differ only in their data have to agree: else lengths depend on it.
+        network = self._network
+        assert network is not None, "the session is closed"
+        found = []
+        for make in (np.zeros, np.ones):
+            arrays: list[Array] = [make(shapes[info.name], DTYPES[info.dtype]) for info in self.inputs]
+            found.append({name: (a.dtype, a.shape) for name, a in network.run_arrays(arrays).items()})
+        return found[0] if found[0] == found[1] else None
+
+    def enqueue(self, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
+        network, stream = self._network, self.stream
+        assert network is not None and isinstance(stream, TorchStream)
+        torch = network.torch
+        with translating(torch), torch.cuda.stream(stream.stream), torch.inference_mode():
+            found = network([view(torch, inputs[info.name]) for info in self.inputs])
+            for name, tensor in outputs.items():
+                view(torch, tensor).copy_(found[name])  # to an address that stays, and to the outputs' dtype
+
+    def run_eagerly(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        network = self._network
+        assert network is not None, "the session is closed"
+        return network.run_arrays([inputs[info.name] for info in self.inputs])
+
+    def close(self) -> None:
+        super().close()
+        self._network = None
+
+
+class Network:
+    """A Module in its place, with its precision and its layout: tensors in, named tensors out."""
+
+    def __init__(
+        self,
+        torch: Any,
+        source: Source,
+        device: Any,
+        info: ModelInfo | None,
+        weights: str | PathLike[str] | None,
+        precision: Precision | None,
+        channels_last: bool,
+        compile: bool | str,
+    ) -> None:
+        self.torch = torch
+        self.device = device
+        is_exported = isinstance(source, (str, PathLike)) and Path(source).suffix == EXPORTED
+        self.dtype = _dtype(torch, precision, device, is_exported)
+        module = _exported(torch, source, device) if is_exported else _module(torch, source, weights)
+        if is_exported:
+            self.info = info or torch_file.read(Path(source))  # type: ignore[arg-type]  # a path, as is_exported says
+        else:
+            self.info = info or ModelInfo(_arguments(module))
+            module = module.eval().to(device)
+            if self.dtype is not None:
+                module = module.to(self.dtype)
+        self._channels_last = channels_last and not is_exported and any(len(i.shape) == 4 for i in self.info.inputs)
+        if self._channels_last:
+            module = module.to(memory_format=torch.channels_last)
+        if compile:
+            mode = None if device.type == "cpu" else "max-autotune-no-cudagraphs"
+            options = {"backend": compile} if isinstance(compile, str) else {"mode": mode}
+            module = torch.compile(module, **options)
+        self._call = module
+
+    def __call__(self, tensors: list[Any]) -> dict[str, Any]:
+        """Run the Module on tensors of its device; inside of `inference_mode`."""
+        torch = self.torch
+        ready = []
+        for tensor in tensors:
+            if self.dtype is not None and tensor.is_floating_point():
+                tensor = tensor.to(self.dtype)
+            if self._channels_last and tensor.ndim == 4:
+                tensor = tensor.contiguous(memory_format=torch.channels_last)
+            ready.append(tensor)
+        return _named(self._call(*ready))
+
+    def run_arrays(self, arrays: list[Array]) -> dict[str, Array]:
+        torch = self.torch
+        with translating(torch), torch.inference_mode():
+            found = self([_tensor(torch, array).to(self.device) for array in arrays])
+            return {name: self._array(tensor) for name, tensor in found.items()}
+
+    def describe(self, session: Session) -> None:
+        """Tell `session` what is known of the model; a run on zeros tells outputs that are not known yet.
+
+        :raises LoadError: the model does not take the inputs that it is said to have.
+        """
+        info = self.info
+        session.inputs, session.metadata = info.inputs, dict(info.metadata)
+        session.max_batch_size = info.fixed_batch_size or info.max_batch_size
+        session.outputs = info.outputs or self._find_outputs(info.inputs)
+
+    def _find_outputs(self, inputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
+        if not inputs or any(not info.shape or -1 in info.row for info in inputs):
+            return ()
+        rows = fixed_batch_size(inputs)
+        try:
+            found = self.run_arrays([stack([zeros(info)] * (rows or 1)) for info in inputs])
+        except Exception as error:
+            shapes = ", ".join(f"{info.name} {list(info.shape)}" for info in inputs)
+            raise LoadError(f"the model does not take {shapes}: {' '.join(str(error).split())}") from error
+        return tuple(
+            TensorInfo(name, _DTYPES.get(array.dtype.name, "OTHER"), (rows or -1, *array.shape[1:]))
+            for name, array in found.items()
+        )
+
+    def _array(self, tensor: Any) -> Array:
+        if tensor.is_floating_point() and (self.dtype is not None or tensor.dtype == self.torch.bfloat16):
+            tensor = tensor.float()  # numpy has no bfloat16, and the caller asked for nothing else than speed
+        array: Array = tensor.contiguous().cpu().numpy()
+        return array
+
+
+def import_torch() -> Any:
+    """The module torch.
+
+    :raises LoadError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise LoadError("torch is not installed: pip install 'asyncline[torch]'") from None
+    return torch
+
+
+def cuda_device(torch: Any, index: int) -> Any:
+    """The `torch.device` of a CUDA device.
+
+    :raises LoadError: torch cannot use it.
+    """
+    if not torch.cuda.is_available():
+        raise LoadError(f"torch {torch.__version__} sees no CUDA device: it needs a driver, and a torch built for CUDA")
+    if index >= torch.cuda.device_count():
+        raise LoadError(
+            f"there is no cuda:{index}: torch sees {torch.cuda.device_count()} CUDA devices, from cuda:0 on"
+        )
+    return torch.device("cuda", index)
+
+
+def view(torch: Any, tensor: DeviceTensor) -> Any:
+    """A DeviceTensor as a tensor of torch, over the same memory."""
+    memory: Any = tensor.memory
+    dtype = getattr(torch, tensor.dtype.name)
+    return memory.bytes[: tensor.nbytes].view(dtype).view(tensor.shape)
+
+
+def _dtype(torch: Any, precision: Precision | None, device: Any, is_exported: bool) -> Any:
+    """What to cast to; None: nothing."""
+    if precision in (None, "fp32"):
+        return None
+    if precision == "int8":
+        raise LoadError("torch casts no model to int8: quantise the Module, by torchao for example, and serve that")
+    if is_exported:
+        raise LoadError(f"an exported program has its precision in the file: export it in {precision}")
+    if precision == "fp16" and device.type == "cpu":
+        raise LoadError("fp16 has few kernels on the CPU in torch: use bf16 there")
+    return torch.bfloat16 if precision == "bf16" else torch.float16
+
+
+def _exported(torch: Any, source: Any, device: Any) -> Any:
+    path = Path(source)
+    torch_file.read(path)  # torch writes pages to the log before it says what is wrong
+    try:
+        program = torch.export.load(path)
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+    except Exception as error:
+        raise LoadError(f"{path.name} is no program that torch {torch.__version__} can load: {_line(error)}") from error
+    return program.module()
+
+
+def _module(torch: Any, source: Source, weights: str | PathLike[str] | None) -> Any:
+    if isinstance(source, torch.nn.Module):
+        module = copy.deepcopy(source)
+    elif isinstance(source, PathLike) or (isinstance(source, str) and Path(source).suffix in SCRIPTS):
+        return _script(torch, Path(source))
+    elif isinstance(source, str):
+        found = imported(source)
+        module = copy.deepcopy(found) if isinstance(found, torch.nn.Module) else found()
+    else:
+        module = source()
+    if not isinstance(module, torch.nn.Module):
+        raise LoadError(f"expected an nn.Module, or a function that makes one; got {type(module).__name__}")
+    if weights is not None:
+        _load_weights(torch, module, Path(weights))
+    return module
+
+
+def _script(torch: Any, path: Path) -> Any:
+    if not path.is_file():
+        raise LoadError(f"there is no model file {path}")
+    try:
+        return torch.jit.load(path, map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise LoadError(
+            f"{path.name} is no TorchScript (a file of weights needs its Module: TorchSession('module:attr', "
+            f"weights={path.name!r})): {_line(error)}"
+        ) from error
+
+
+def _load_weights(torch: Any, module: Any, path: Path) -> None:
+    if not path.is_file():
+        raise LoadError(f"there is no file of weights {path}")
+    try:
+        # Anything but weights would be code that runs while it is read.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        raise LoadError(f"{path.name} has no weights for {type(module).__name__}: {_line(error)}") from error
+
+
+def imported(name: str) -> Any:
+    """What `module:attr` names.
+
+    :raises LoadError: there is no such module or attribute, or the module fails.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not all(module_name.split(".")) or not attribute:
+        raise LoadError(f"{name!r} is no torch model: write the path of a file ({EXPORTED}, .pt) or module:attr")
+    try:
+        module: ModuleType = importlib.import_module(module_name)
+        return getattr(module, attribute)
+    except ModuleNotFoundError as error:
+        raise LoadError(f"{name!r}: there is no module {error.name!r}") from error
+    except AttributeError as error:
+        raise LoadError(f"{name!r}: {error}") from error
+    except Exception as error:
+        raise LoadError(f"{name!r}: module {module_name!r} fails: {type(error).__name__}: {error}") from error
+
+
+def _arguments(module: Any) -> tuple[TensorInfo, ...]:
+    """The arguments of `forward` that have no default: their dtypes and shapes are not known."""
+    schema = getattr(getattr(module, "forward", None), "schema", None)  # of TorchScript
+    if schema is not None:
+        names = [argument.name for argument in schema.arguments[1:] if not argument.has_default_value()]
+    else:
+        parameters = inspect.signature(module.forward).parameters.values()
+        names = [p.name for p in parameters if p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD]
+    return tuple(TensorInfo(name, "", ()) for name in names)
+
+
+def _named(found: Any) -> dict[str, Any]:
+    if isinstance(found, Mapping):
+        return {str(key): value for key, value in found.items()}
+    if not isinstance(found, (tuple, list)):
+        return {"output": found}
+    return {"output": found[0]} if len(found) == 1 else {f"output_{i}": value for i, value in enumerate(found)}
+
+
+def _tensor(torch: Any, array: Array) -> Any:
+    # torch warns of arrays that it could not write to, as those of the pool, and takes no negative strides.
+    if not array.flags.writeable or not array.flags.c_contiguous:
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) < 400 else text[:400] + "..."
