@@ -33,8 +33,9 @@ DTYPES = {
     "FP16": np.float16,
     "FP32": np.float32,
     "FP64": np.float64,
+    "BYTES": np.object_,
 }
-"""Names of the Open Inference Protocol, and numpy's types for them."""
+"""Names of the Open Inference Protocol, and numpy's types for them. BYTES is strings: an array of `str`."""
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
@@ -205,6 +206,8 @@ class Tensor(Field):
         self.shape = tuple(shape)
 
     def parse(self, value: Any) -> np.ndarray[Any, Any]:
+        if self.dtype == "BYTES":
+            return self._shaped(self._strings(value))
         target = np.dtype(DTYPES[self.dtype])
         array = value if isinstance(value, np.ndarray) else self._from_lists(value, target)
         if array.dtype != target:
@@ -231,6 +234,18 @@ class Tensor(Field):
                 except OverflowError:
                     raise BadRequest(f"a number is out of the range of {self.dtype}") from None
         return array
+
+    def _strings(self, value: Any) -> np.ndarray[Any, Any]:
+        if not isinstance(value, (list, tuple, str, bytes, np.ndarray)):
+            raise BadRequest(f"expected nested lists of strings, got {_kind(value)}")
+        array = np.asarray(value, object)
+        try:
+            texts = [each.decode() if isinstance(each, bytes) else each for each in array.flat]
+        except UnicodeDecodeError:
+            raise BadRequest("a string is not UTF-8") from None
+        if not all(isinstance(text, str) for text in texts):
+            raise BadRequest("expected strings only, in lists of equal length")
+        return np.array(texts, object).reshape(array.shape)
 
     def _cast(self, array: np.ndarray[Any, Any], target: np.dtype[Any]) -> np.ndarray[Any, Any]:
         if array.size:
@@ -259,7 +274,8 @@ class Tensor(Field):
         raise BadRequest(f"expected shape {list(expected)}, got {list(array.shape)}")
 
     def schema(self) -> dict[str, Any]:
-        kind = "boolean" if self.dtype == "BOOL" else "number" if self.dtype.startswith("FP") else "integer"
+        kinds = {"BOOL": "boolean", "BYTES": "string", "FP16": "number", "FP32": "number", "FP64": "number"}
+        kind = kinds.get(self.dtype, "integer")
         schema: dict[str, Any] = {"type": kind}
         for length in reversed(self.shape):
             schema = {"type": "array", "items": schema}

@@ -171,7 +171,7 @@ def test_json_of_a_type_has_its_schema() -> None:
 @given(data=st.data())
 def test_a_tensor_comes_back_from_its_nested_lists(name: str, data: st.DataObject) -> None:
     shape = data.draw(array_shapes(max_dims=4, max_side=4))
-    array = data.draw(arrays(DTYPES[name], shape))
+    array = data.draw(arrays(DTYPES[name], shape, elements=st.text(max_size=3) if name == "BYTES" else None))
     parsed = Tensor(name, [-1] * len(shape)).parse(array.tolist())
     assert parsed.dtype == array.dtype
     np.testing.assert_array_equal(parsed, array)
@@ -283,6 +283,17 @@ def test_booleans_count_as_zero_and_one() -> None:
 def test_nan_and_infinity_pass() -> None:
     parsed = Tensor("FP16").parse([float("nan"), float("inf"), -float("inf")])
     np.testing.assert_array_equal(parsed, np.array([np.nan, np.inf, -np.inf], np.float16))
+
+
+@pytest.mark.parametrize("value", [[1, 2], ["a", None], [["a"], ["b", "c"]], {"a": "b"}, 7, None, [b"\xff"]])
+def test_strings_are_strings_only(value: Any) -> None:
+    with pytest.raises(BadRequest, match=r"^(expected (nested lists of )?strings|a string is not UTF-8)"):
+        Tensor("BYTES").parse(value)
+
+
+def test_a_lone_string_and_utf8_bytes_are_strings_too() -> None:
+    assert Tensor("BYTES", []).parse("gut") == "gut"
+    assert Tensor("BYTES").parse(["schön".encode(), "gut"]).tolist() == ["schön", "gut"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
