@@ -135,7 +135,7 @@ class SimulatedLanes(Lanes):
 class SimulatedLane(Lane):
     """`width` workers that run one Job at a time; the hook itself runs at the end of its time."""
 
-    fuses = fuses_partly = True
+    fuses = True
 
     def __init__(self, lanes: SimulatedLanes, width: int, clock: Clock) -> None:
         self.width = width

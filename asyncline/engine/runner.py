@@ -194,7 +194,7 @@ class Runner:
         steps = chain.steps
         if chain.feeds is not None:
             fed = self.engine.runners[chain.feeds]
-            if job.lane.fuses_partly and not fed._has_room_for_coming():
+            if not fed._has_room_for_coming():
                 steps = steps[:-1]
             else:
                 fed._coming += 1

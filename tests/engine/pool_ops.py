@@ -130,3 +130,16 @@ class Meeting(Op):
     def preprocess(self, x: int) -> int:
         self.barrier.wait(5)
         return x
+
+
+class Make(Op):
+    def preprocess(self, count: int) -> Any:
+        return np.zeros(count)
+
+
+class Spoil(Op):
+    """Changes its input."""
+
+    def preprocess(self, made: Any) -> Any:
+        made += 1
+        return made

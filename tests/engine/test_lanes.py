@@ -30,7 +30,7 @@ from asyncline.graph.plan import Node
 from asyncline.settings import Settings, Source, merge
 
 from .ops import graph_of
-from .pool_ops import BadInit, Busy, DyingInit, HangingInit, Meeting, Threaded
+from .pool_ops import BadInit, Busy, DyingInit, HangingInit, Make, Meeting, Spoil, Threaded
 
 
 class Watching(Observer):
@@ -445,3 +445,23 @@ async def test_hooks_that_run_as_one_task_in_a_worker_have_their_own_outcomes() 
             await engine.submit(("kill", None), timeout=20)
         array = await engine.submit(("pass", ("array", 100_000)), timeout=20)
         assert array.sum() == 700_000
+
+
+async def test_a_value_that_a_later_hook_of_the_same_task_changes_crosses_as_it_was() -> None:
+    made = Make(Request())
+    graph = Graph("test", made=made, spoiled=Spoil(made))
+    async with Engine(graph, pool(graph)) as engine:
+        assert engine.plan.fused
+        for count in (10, 10_000):  # in the message, and beside it
+            got = await engine.submit(count)
+            assert (got["made"].sum(), got["spoiled"].sum()) == (0, count)
+
+
+async def test_a_result_that_cannot_cross_is_the_error_of_the_hook_that_made_it() -> None:
+    first = Busy(Request(), name="first")
+    graph = Graph("test", kept=first, last=Busy(first, name="second"))
+    async with Engine(graph, pool(graph)) as engine:
+        with pytest.raises(OpError, match="op 'second' preprocess: its result cannot leave the CPU pool"):
+            await engine.submit(("pass", ("lambda", 1)))
+        with pytest.raises(OpError, match="op 'first' preprocess: its result cannot leave the CPU pool"):
+            await engine.submit(("lambda", 1))

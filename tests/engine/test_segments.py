@@ -32,7 +32,7 @@ class End:
 
     def send(self, value: Any) -> None:
         parcel = pack(value, self.segments)
-        self.link.send(("value", parcel.packed), parcel)
+        self.link.send(("value", parcel.packed), parcel.blocks)
 
     def receive(self) -> Any:
         ((kind, *fields),) = self.link.receive()

@@ -1,9 +1,12 @@
 """Where hooks run.
 
-    base.py      contracts: Lane takes Jobs (one hook of one Item), Replica takes Batches; both hand back by callback
+    base.py      contracts: Lane takes Jobs (a hook of one Item), Replica takes Batches; both hand back by callback
+    steps.py     run_steps: several hooks fused into one task, in a thread and in a worker
     loop.py      InlineLane, LoopLane, LoopReplica: on the event loop
     thread.py    ThreadLane: a few threads, for code that releases the GIL
-    process.py   ProcessLane: single-worker process pools, supervised; worker.py is what runs in them
+    process.py   ProcessLane: a queue of Jobs in front of single-worker process pools
+        pool_worker.py  PoolWorker: the server's side of one process; worker.py is what runs in it
+        supervision.py  when a process starts again, and when an Op is refused
         link.py      Link: the connection between the server and one worker
         crossing.py  pack, unpack: small values inside a message, large ones beside it
         segment.py   Segments: shared memory that one process writes and others read

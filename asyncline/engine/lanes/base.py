@@ -115,8 +115,6 @@ class Lane(ABC):
     """Most Jobs that can run at once."""
     fuses = False
     """Whether it runs all steps of a Job; other lanes are given Jobs of one hook only."""
-    fuses_partly = False
-    """Whether the steps of a Job may be fewer than its Node's chain has."""
 
     @property
     def window(self) -> int:

@@ -22,7 +22,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from asyncline.engine.lanes.crossing import Parcel
 from asyncline.engine.lanes.segment import Block, Key, Segments
 
 PACKET_BYTES = 256 * 1024
@@ -56,22 +55,24 @@ class Link:
         self._view = memoryview(self._buffer)
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
-    def put(self, message: Message, parcel: Parcel | None = None) -> None:
-        """Gather a message: plain values. What `parcel` lies in is lent with it."""
+    def put(self, message: Message, blocks: Sequence[Block] = (), nbytes: int = 0) -> None:
+        """Gather a message: plain values. The holds that it names are lent with it.
+
+        :param nbytes: what it adds to the packet, about.
+        """
         self._messages.append(message)
-        if parcel is not None:
-            self._nbytes += parcel.nbytes
-            if parcel.blocks:
-                self._blocks += parcel.blocks
-                for block in parcel.blocks:
-                    if block.key not in self._known:
-                        self._known.add(block.key)
-                        self._fresh.append((block.key, len(block)))
+        self._nbytes += nbytes
+        if blocks:
+            self._blocks += blocks
+            for block in blocks:
+                if block.key not in self._known:
+                    self._known.add(block.key)
+                    self._fresh.append((block.key, len(block)))
 
     @property
     def is_full(self) -> bool:
         """Whether what has gathered has to be sent before there is more: a packet has its limits."""
-        # A parcel has at most half of the descriptors that fit.
+        # A value has at most half of the descriptors that fit.
         return self._nbytes > FULL_BYTES or len(self._fresh) > MOST_DESCRIPTORS // 2
 
     def flush(self) -> None:
@@ -97,8 +98,8 @@ class Link:
             self._lent[block.key].append(block)
         self._blocks.clear()
 
-    def send(self, message: Message, parcel: Parcel | None = None) -> None:
-        self.put(message, parcel)
+    def send(self, message: Message, blocks: Sequence[Block] = ()) -> None:
+        self.put(message, blocks)
         self.flush()
 
     def receive(self) -> list[Message]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job
-from asyncline.engine.lanes.crossing import Packed, pack, unpack
+from asyncline.engine.lanes.crossing import pack, unpack
 from asyncline.engine.lanes.link import Link
 from asyncline.engine.lanes.segment import SegmentsFull
 from asyncline.engine.lanes.steps import StepResult
@@ -157,10 +157,11 @@ class PoolWorker:
         self._unsent += 1
         self.link.put(
             (
-                worker.CALL, job.node.name, job.hook, parcel.packed, item.data_id, item.log_id,
+                worker.CALL, job.node.name, job.hook, len(job.steps), parcel.packed, item.data_id, item.log_id,
                 item.traceparent, job.expires_at,
             ),
-            parcel,
+            parcel.blocks,
+            parcel.nbytes,
         )  # fmt: skip
         if self.link.is_full:
             self.flush()
@@ -259,26 +260,27 @@ class PoolWorker:
         elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
             self._starting.set_result(message[1:])
 
-    def _answered(self, packed: Packed | None, dumped: bytes | None, times: tuple[float, ...]) -> None:
+    def _answered(self, packed: Any, dumped: bytes | None, times: tuple[float, ...]) -> None:
         job = self.jobs[0]
         assert job is not None and self.link is not None
         self.hungry = False
         job.args = job.extra = ()
+        segments, link = self._lane.segments, self.link
+        job.started_at, job.ended_at = times[0], times[1]
         try:
             error = None if dumped is None else pickle.loads(dumped)
-            value = None if packed is None else unpack(packed, self._lane.segments, self.link)
+            if job.steps and packed is not None:
+                values = [None if one is None else unpack(one, segments, link) for one in packed]
+                results = [StepResult(one, None, *times[2 * n : 2 * n + 2]) for n, one in enumerate(values)]
+                results[-1].error = error
+                job.set_results(*results)
+            else:
+                job.error = error
+                if packed is not None:
+                    job.value = unpack(packed, segments, link)
         except Exception as failed:  # an object that pickles but does not unpickle
             text = f"{type(failed).__name__}: {public_message(failed)}"
-            value, error = (
-                None,
-                OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}"),
-            )
-        if job.steps and value is not None:
-            results = [StepResult(one, None, *times[2 * n : 2 * n + 2]) for n, one in enumerate(value)]
-            results[-1].error = error
-            job.set_results(*results)
-        else:
-            job.value, job.error, job.started_at, job.ended_at = value, error, times[0], times[1]
+            job.error = OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}")
         self._lane.learn(job, times[-1] - times[0])
         self.jobs.popleft()
         self._next()

@@ -3,12 +3,6 @@
 Single-worker `ProcessPoolExecutor`s, so that a crash costs one request and names its culprit, and a hung
 worker can be killed. Each worker runs one long task that answers Calls over a Link; a stock `submit` for
 each Job would cost 120 µs of the server's time and pickle arrays.
-
-    process.py      ProcessLane: the queue of Jobs, and who gets them
-    pool_worker.py  PoolWorker: the server's side of one process, with its states
-    worker.py       what runs inside that process
-    supervision.py  when to start again, and when to refuse an Op
-    link.py, crossing.py, segment.py   messages, values in them, memory beside them
 """
 
 from __future__ import annotations

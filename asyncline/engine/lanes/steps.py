@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asyncline.deadline import Clock
 from asyncline.errors import RequestError, hook_error
 from asyncline.graph.fusion import Step
-from asyncline.graph.outcomes import Each, Reply, Skip
+from asyncline.graph.outcomes import Each, Reply, Rows, Skip
 
 if TYPE_CHECKING:
     from asyncline.engine.lanes.base import Job
@@ -72,6 +72,8 @@ def _settled(step: Step, value: Any) -> Any:
             return value.value
         if type(value) is Each:
             return value.samples
+        if type(value) is Rows:
+            return value.rows
     return value
 
 

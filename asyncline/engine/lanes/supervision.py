@@ -36,9 +36,9 @@ class Restarts:
 class Breaker:
     """Stands in front of one Op: refuses its Jobs for a while when they kill workers again and again.
 
-    It opens at `DEATHS` crashes within the window, if these are half of the Op's Jobs or more (it is the Op that
-    is broken then, not some of its requests, whose senders must not shut out all others), for 1 s, and twice as long each time up to 30 s. Then one Job
-    may try: it closes the Breaker, or opens it again.
+    It opens at `DEATHS` crashes within the window, if these are half of the Op's Jobs or more: then it is the Op
+    that is broken, not some of its requests, whose senders must not shut out all others. It stays open for 1 s,
+    and twice as long each time up to 30 s. Then one Job may try: it closes the Breaker, or opens it again.
     """
 
     MOST_S = 30.0

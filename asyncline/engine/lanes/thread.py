@@ -50,7 +50,7 @@ class Ending:
 class ThreadLane(Lane):
     """`width` threads that share one queue of Jobs, oldest first. Hooks of one Op may run in several at once."""
 
-    fuses = fuses_partly = True
+    fuses = True
 
     def __init__(self, width: int, clock: Clock) -> None:
         self.width = width

@@ -22,7 +22,7 @@ import numpy as np
 from asyncline.engine import memory
 from asyncline.engine.context import current
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
-from asyncline.engine.lanes.link import Link, Message
+from asyncline.engine.lanes.link import MOST_DESCRIPTORS, Link, Message
 from asyncline.engine.lanes.segment import Block, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
@@ -68,6 +68,8 @@ class Call(NamedTuple):
     kind: str
     op: str
     hook: str
+    steps: int
+    """How many hooks of the chain that this one begins run now; 0: it alone."""
     args: Packed
     data_id: int
     log_id: str
@@ -79,7 +81,7 @@ CALL = "call"
 ANSWER = "answer"
 """What came of a Call: a Packed, or None; a pickled RequestError of the last hook, or None; and when each hook
 began and ended, in seconds of CLOCK_MONOTONIC, one clock for all processes. Where several hooks ran as one
-task, the value is a list of what each returned."""
+task there is a tuple of Packed, None for what is not kept."""
 HELLO = "hello"
 """A worker's first message: its process id, by which it can be killed from here on."""
 STARTED = "started"
@@ -145,6 +147,10 @@ def _dump(error: RequestError, call: Call) -> bytes:
     return pickle.dumps(OpError(text[:MESSAGE_CHARACTERS]))
 
 
+_Outcome = tuple[tuple[float, ...], Packed | tuple[Packed | None, ...] | None, tuple[Block, ...], RequestError | None]
+"""The fields of an ANSWER, and the holds that its values lie in."""
+
+
 class Worker:
     """One process of the pool."""
 
@@ -166,7 +172,7 @@ class Worker:
         self._link.send((HELLO, os.getpid()))
         failed = self._make_ops()
         parcel = pack(np.frombuffer(self._progress.data, np.uint8), self._segments)
-        self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), parcel.packed), parcel)
+        self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), parcel.packed), parcel.blocks)
         limit_memory(self._setup.memory_bytes)
         try:
             while True:
@@ -201,60 +207,72 @@ class Worker:
             self._link.send((WITHDRAWN,))
             return
         current.set(call)
-        times, parcel, error = self._run(call)
-        packed = None if parcel is None else parcel.packed
-        self._link.put((ANSWER, packed, None if error is None else _dump(error, call), times), parcel)
+        times, packed, blocks, error = self._run(call)
+        self._link.put((ANSWER, packed, None if error is None else _dump(error, call), times), blocks)
         if times[-1] > self._used_at + USED_EVERY_S:
             self._used_at = times[-1]
             self._link.put((USED, own_memory()))
         self._link.flush()
 
-    def _run(self, call: Call) -> tuple[tuple[float, ...], Parcel | None, RequestError | None]:
+    def _run(self, call: Call) -> _Outcome:
         started_at = time.monotonic()
         if started_at >= call.expires_at:
             self._give_back(call)
-            return (started_at, started_at), None, None  # the server sees by the time that it is too late
-        chain = self._setup.chains.get((call.op, call.hook))
+            return (started_at, started_at), None, (), None  # the server sees by the time that it is too late
         try:
             args = unpack(call.args, self._segments, self._link)
-            if chain is not None:
-                return self._run_chain(call, chain, list(args))
+            if call.steps:
+                return self._run_steps(call, list(args))
             value = getattr(self._ops[call.op], call.hook)(*args)
         except BaseException as raised:  # a SystemExit of a hook must not end the worker
-            return (started_at, time.monotonic()), None, _error(raised, call.op, call.hook)
-        parcel, error = self._pack(value, call)
-        return (started_at, time.monotonic()), parcel, error
+            return (started_at, time.monotonic()), None, (), _error(raised, call.op, call.hook)
+        parcel, error = self._pack(value, call, call.op, call.hook)
+        packed, blocks = (None, ()) if parcel is None else (parcel.packed, parcel.blocks)
+        return (started_at, time.monotonic()), packed, blocks, error
 
-    def _run_chain(
-        self, call: Call, chain: tuple[Step, ...], frame: list[Any]
-    ) -> tuple[tuple[float, ...], Parcel | None, RequestError | None]:
+    def _run_steps(self, call: Call, frame: list[Any]) -> _Outcome:
+        steps = self._setup.chains[call.op, call.hook][: call.steps]
+
         def hook_of(step: Step) -> Any:
             return getattr(self._ops[step.op], step.hook)
 
-        results = []
-        for result in run_steps(chain, hook_of, frame, time.monotonic, call.expires_at, make_error=_error):
-            results.append(result)
-            self._progress[0] = len(results)
+        times: list[float] = []
+        packed: list[Packed | None] = []
+        blocks: list[Block] = []
+        error: RequestError | None = None
+        results = run_steps(steps, hook_of, frame, time.monotonic, call.expires_at, make_error=_error)
+        for number, (step, result) in enumerate(zip(steps, results, strict=False), 1):
+            error, parcel = result.error, None
+            if error is None and (step.keeps or number == len(steps) or result.is_final(call.expires_at)):
+                # Before the next hook, which may change the value.
+                parcel, error = self._pack(result.value, call, step.op, step.hook)
+                if parcel is not None and len(blocks) + len(parcel.blocks) > MOST_DESCRIPTORS:
+                    text = "its results lie in too many pieces of memory: copy them"
+                    parcel, error = None, OpError(f"op {step.op!r} {step.hook}: {text}")
+            packed.append(None if parcel is None else parcel.packed)
+            blocks += () if parcel is None else parcel.blocks
+            times += (result.started_at, result.ended_at)
+            if error is not None:
+                break
+            self._progress[0] = number
         self._progress[0] = 0
-        parcel, failed = self._pack([result.value for result in results], call)
-        times = [at for result in results for at in (result.started_at, result.ended_at)]
-        return tuple(times), parcel, failed or results[-1].error
+        return tuple(times), tuple(packed), tuple(blocks), error
 
     def _give_back(self, call: Call) -> None:
         """The arguments of a Call that is not run are not read: their holds go back as they came."""
         self._link.returns += call.args[2]
 
-    def _pack(self, value: Any, call: Call) -> tuple[Parcel | None, RequestError | None]:
+    def _pack(self, value: Any, call: Call, op: str, hook: str) -> tuple[Parcel | None, RequestError | None]:
         """Pack a result; while there is no room, wait for the server to hand back earlier ones."""
         while True:
             try:
                 return pack(value, self._segments), None
             except SegmentsFull:
                 if not self._wait_for_room(call.expires_at):
-                    return None, Overloaded(f"op {call.op!r} {call.hook}: the memory for results is full")
+                    return None, Overloaded(f"op {op!r} {hook}: the memory for results is full")
             except Exception as raised:
                 text = f"{type(raised).__name__}: {public_message(raised)}"
-                return None, OpError(f"op {call.op!r} {call.hook}: its result cannot leave the CPU pool: {text}")
+                return None, OpError(f"op {op!r} {hook}: its result cannot leave the CPU pool: {text}")
 
     def _wait_for_room(self, until: float) -> bool:
         self._link.send((HUNGRY,))
