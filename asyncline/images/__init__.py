@@ -9,7 +9,8 @@ fetch.py     a URL to bytes: the Op; bytes pass through
 ├── slots.py      bounds per host and in all
 ├── limits.py     what a download may cost
 └── cache.py      downloads kept for a while
-decode.py    bytes to a uint8 array, guarded
+header.py    what a header tells, and the limits that refuse an image by it
+decode.py    bytes to a uint8 array: all of it, or a JPEG at a half, a quarter or an eighth
 resize.py    to another size: exact, within, or covering and cropped
 crop.py      a part of an image
 encode.py    a uint8 array to JPEG, PNG or WebP
@@ -18,9 +19,10 @@ pixels.py    what these take
 
 from asyncline.images.address import UrlPolicy
 from asyncline.images.crop import Crop, crop, crop_centre
-from asyncline.images.decode import Decode, ImageLimits, decode
+from asyncline.images.decode import Decode, decode
 from asyncline.images.encode import Encode, encode
 from asyncline.images.fetch import Fetch
+from asyncline.images.header import ImageLimits
 from asyncline.images.resize import Resize, resize
 
 __all__ = [

@@ -22,8 +22,8 @@ from yarl import URL
 from asyncline.errors import FetchFailed
 from asyncline.images.address import PUBLIC, Address, UrlPolicy
 from asyncline.images.cache import Cache
-from asyncline.images.decode import FORMATS
 from asyncline.images.flights import Flights
+from asyncline.images.header import FORMATS
 from asyncline.images.limits import FetchLimits
 from asyncline.images.names import Lookup, Names, Refusal, Resolver
 from asyncline.images.slots import Slots

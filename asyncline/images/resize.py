@@ -25,7 +25,7 @@ def resize(image: Pixels, width: int, height: int, how: How = "exact") -> Pixels
     :param image: uint8, `[height, width, 3]` or `[height, width]`.
     :param how: `exact`: to that size, whatever the proportions; `within`: to the largest size of the same
         proportions inside of it; `cover`: to that size, cutting off what the proportions leave over, both sides alike.
-    :returns: uint8, of the same channels; `image` itself where it has that size.
+    :returns: uint8, of the same channels, not to be written to; `image` itself where it has that size.
     :raises ValueError: `image` is of another form, or the size makes no sense.
     """
     _check(width, height, how)
@@ -54,7 +54,11 @@ def _check(width: int, height: int, how: str) -> None:
 
 
 class Resize(Op):
-    """Resizes an image; see `resize`."""
+    """Resizes an image; see `resize`.
+
+    Runs in threads, as Pillow releases the GIL (1 MP to 224 x 224: 780 a second in two, 415 in one, 679 in two
+    processes).
+    """
 
     cpu = "thread"
 
