@@ -1,6 +1,6 @@
 """Run the benchmarks and print one Markdown table.
 
-    python -m loadtest.bench [--only echo,submit,pool,ocr] [--pairs 5] [--seconds 3] [--pages 16]
+    python -m loadtest.bench [--only echo,submit,pool,jpeg,fetch,ocr] [--pairs 5] [--seconds 3] [--pages 16]
 
 Exit code 1 when a budget is missed, a text differs or a server fails; a row that could not be measured says so.
 """
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import echo, ocr, pool, submit
+from loadtest import echo, fetch, jpeg, ocr, pool, submit
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
-NAMES = ("echo", "submit", "pool", "ocr")
+NAMES = ("echo", "submit", "pool", "jpeg", "fetch", "ocr")
 
 
 def main() -> int:
@@ -27,6 +27,8 @@ def main() -> int:
         "echo": partial(echo.measure, options.pairs, options.seconds),
         "submit": partial(submit.measure, options.pairs),
         "pool": partial(pool.measure, options.pairs),
+        "jpeg": partial(jpeg.measure, options.pairs),
+        "fetch": partial(fetch.measure, options.pairs),
         "ocr": partial(ocr.measure, options.pairs, options.pages),
     }
     where = machine()
