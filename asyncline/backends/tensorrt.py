@@ -62,6 +62,7 @@ class TensorRTSession(DeviceSession):
         trt = import_tensorrt(module)
         # Before anything of TensorRT is made: without a device its objects crash the interpreter at exit.
         super().__init__(open_accelerator(device) if accelerator is None else accelerator)
+        self._entered = accelerator is None
         logger = _logger(trt)
         self._runtime: Any = trt.Runtime(logger)
         file = Path(path)
@@ -101,6 +102,9 @@ class TensorRTSession(DeviceSession):
         self._context = None
         self._engine = None
         self._runtime = None
+        del self.stream
+        if self._entered:
+            self.accelerator.leave()
 
     def _set_shapes(self, shapes: Mapping[str, Shape]) -> None:
         profile = self._profile_for(shapes)

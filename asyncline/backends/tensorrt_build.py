@@ -86,7 +86,8 @@ def build(trt: Any, logger: Any, path: Path, options: BuildOptions, timing: byte
     parser = trt.OnnxParser(network, logger)
     # From the file, not its bytes: weights may lie in files beside it.
     if not parser.parse_from_file(str(path)):
-        problems = "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors))
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        problems = "; ".join(f"{error.node_operator()}: {error.desc()}" for error in errors)
         raise LoadError(f"{path.name} is no model that TensorRT {trt.__version__} can parse: {problems}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
@@ -98,14 +99,13 @@ def build(trt: Any, logger: Any, path: Path, options: BuildOptions, timing: byte
             profile.set_shape(name, smallest, common, largest)
         if config.add_optimization_profile(profile) < 0:
             raise LoadError(f"TensorRT does not take the shapes {ranges} for {path.name}")
-    cache = config.create_timing_cache(timing)
-    if cache is not None:
-        config.set_timing_cache(cache, ignore_mismatch=False)
+    keeps_timings = trt.__name__ != "tensorrt_rtx"  # which has taken them out
+    if keeps_timings:
+        config.set_timing_cache(config.create_timing_cache(timing), ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise LoadError(f"TensorRT {trt.__version__} cannot build an engine of {path.name}: its log above says why")
-    kept = config.get_timing_cache()
-    return bytes(plan), b"" if kept is None else bytes(kept.serialize())
+    return bytes(plan), bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
 
 
 def _set_precision(

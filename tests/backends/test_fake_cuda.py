@@ -216,7 +216,7 @@ def test_two_threads_submit_and_complete() -> None:
 
 def test_it_is_an_accelerator_and_its_session_a_model_of_the_lane() -> None:
     accelerator: Accelerator = device()[0]
-    assert isinstance(doubler(accelerator), DeviceModel)  # type: ignore[arg-type]
+    assert isinstance(doubler(accelerator), DeviceModel)
 
 
 def test_a_session_runs_without_a_lane_too() -> None:

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 
-class Linear(torch.nn.Module):  # type: ignore[name-defined,misc]
+class Linear(torch.nn.Module):
     """`[n, 2]` of `x [n, 4]`; the weights are 0 to 7."""
 
     def __init__(self) -> None:
@@ -18,18 +18,18 @@ class Linear(torch.nn.Module):  # type: ignore[name-defined,misc]
         with torch.no_grad():
             self.linear.weight.copy_(torch.arange(8.0).reshape(2, 4))
 
-    def forward(self, x):  # type: ignore[no-untyped-def]  # TorchScript reads annotations: none is a tensor
+    def forward(self, x):  # no annotations: TorchScript would read them
         return self.linear(x)
 
 
-class Two(torch.nn.Module):  # type: ignore[name-defined,misc]
+class Two(torch.nn.Module):
     """A dict of `sum` and `product`, of two inputs and an option."""
 
     def forward(self, left: Any, right: Any, scale: float = 1.0) -> Any:
         return {"sum": (left + right) * scale, "product": left * right}
 
 
-class Convolution(torch.nn.Module):  # type: ignore[name-defined,misc]
+class Convolution(torch.nn.Module):
     """Images `[n, 3, 8, 8]` to feature maps `[n, 4, 8, 8]` and their means `[n, 4]`; says how they were laid out."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Convolution(torch.nn.Module):  # type: ignore[name-defined,misc]
         return features, features.mean((2, 3))
 
 
-class Same(torch.nn.Module):  # type: ignore[name-defined,misc]
+class Same(torch.nn.Module):
     def forward(self, x: Any) -> Any:
         return x
 
