@@ -1,6 +1,6 @@
 """Run the benchmarks and print one Markdown table.
 
-    python -m loadtest.bench [--only echo,submit,pool,jpeg,fetch,ocr] [--pairs 5] [--seconds 3] [--pages 16]
+    python -m loadtest.bench [--only echo,submit,pool,jpeg,fetch,tagging,ocr] [--pairs 5] [--seconds 3] [--pages 16]
 
 Exit code 1 when a budget is missed, a text differs or a server fails; a row that could not be measured says so.
 """
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import echo, fetch, jpeg, ocr, pool, submit
+from loadtest import echo, fetch, jpeg, ocr, pool, submit, tagging
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
-NAMES = ("echo", "submit", "pool", "jpeg", "fetch", "ocr")
+NAMES = ("echo", "submit", "pool", "jpeg", "fetch", "tagging", "ocr")
 
 
 def main() -> int:
@@ -29,6 +29,7 @@ def main() -> int:
         "pool": partial(pool.measure, options.pairs),
         "jpeg": partial(jpeg.measure, options.pairs),
         "fetch": partial(fetch.measure, options.pairs),
+        "tagging": partial(tagging.measure, options.pairs, options.seconds),
         "ocr": partial(ocr.measure, options.pairs, options.pages),
     }
     where = machine()
@@ -60,7 +61,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", type=_names, default=NAMES, help=f"some of {','.join(NAMES)}")
     parser.add_argument("--pairs", type=_positive, default=5, help="pairs or rounds of each benchmark")
-    parser.add_argument("--seconds", type=_positive, default=3, help="of one run of wrk")
+    parser.add_argument("--seconds", type=_positive, default=3, help="of one run of wrk, or of tagging")
     parser.add_argument("--pages", type=_positive, default=16, help="that each arrangement reads in a round of ocr")
     return parser.parse_args()
 
