@@ -20,6 +20,7 @@ from asyncline.graph.op import HOOKS
 from asyncline.graph.plan import Node, Plan, plan
 from asyncline.loader import load
 from asyncline.settings import ServiceSettings, Settings, Source, from_assignments, from_environment, from_file, merge
+from asyncline.tuning import set_library_threads, tune_malloc
 
 app = typer.Typer(
     name="asyncline",
@@ -76,7 +77,19 @@ def _settings(graph: Graph, config: Path | None, assignments: list[str] | None, 
     return merge(graph.name, {op.name: op.code_settings for op in graph.ops}, *sources)
 
 
-def service_settings(config: Path | None, assignments: list[str], service: dict[str, Any]) -> ServiceSettings:
+def _library_threads(config: Path | None, assignments: list[str]) -> int:
+    """Threads for native libraries: the most that the settings give any Op, or all cores where they give none.
+
+    The app is not loaded yet, so what its code says is not known.
+    """
+    sources = [from_file(config)] if config is not None else []
+    sources.append(from_assignments(text for text in assignments if text.startswith("op.")))
+    ops = [op for source in sources for op in (source.values.get("op") or {}).values() if isinstance(op, dict)]
+    given = [op["threads"] for op in ops if isinstance(op.get("threads"), int)]
+    return max(given, default=len(os.sched_getaffinity(0)))
+
+
+def _service_settings(config: Path | None, assignments: list[str], service: dict[str, Any]) -> ServiceSettings:
     """The service's settings alone, for a process that does not load the graph."""
     written = from_file(config).values.get("service") if config is not None else None
     variables = {f"ASYNCLINE_{key.upper()}" for key in ServiceSettings.model_fields}
@@ -133,8 +146,11 @@ def serve(
         from asyncline.tools.supervise import run_supervised
 
         arguments = [argument for argument in sys.argv[1:] if argument != "--supervise"]
-        settings = service_settings(config, assignments or [], service)
+        settings = _service_settings(config, assignments or [], service)
         raise typer.Exit(run_supervised(arguments, settings.host, settings.http_port, console))
+    # Before anything heavy is imported.
+    set_library_threads(_library_threads(config, assignments or []))
+    tune_malloc()
     from asyncline.observe.log import to_console
     from asyncline.server import serve as run
 

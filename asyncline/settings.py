@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from asyncline.errors import SettingsError
+from asyncline.tuning import MALLOC_SWITCH
 
 Cpu = Literal["process", "thread", "inline"]
 
@@ -181,7 +182,7 @@ def from_environment(op_names: Iterable[str], environ: Mapping[str, str] | None 
         known[variable] = path
     values: dict[str, Any] = {}
     for variable, text in environ.items():
-        if not variable.startswith("ASYNCLINE_") or _KUBERNETES.fullmatch(variable):
+        if not variable.startswith("ASYNCLINE_") or variable == MALLOC_SWITCH or _KUBERNETES.fullmatch(variable):
             continue
         if variable not in known:
             raise SettingsError(f"environment: no setting {variable}{_suggest(variable, known)}")

@@ -27,7 +27,7 @@ LAYERS = (
     ("engine", "wire"),
     ("graph",),
     ("settings",),
-    ("errors", "deadline", "exits"),
+    ("errors", "deadline", "exits", "tuning"),
 )
 LAYER = {name: place for place, names in enumerate(LAYERS) for name in names}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
 

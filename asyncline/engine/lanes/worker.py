@@ -29,6 +29,7 @@ from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_
 from asyncline.graph.fusion import Step
 from asyncline.graph.op import Op, remake
 from asyncline.settings import OpSettings
+from asyncline.tuning import set_library_threads, tune_malloc
 
 ERROR_BYTES = 96_000
 MESSAGE_CHARACTERS = 4_000
@@ -104,6 +105,9 @@ def connect(connection: socket.socket) -> None:
     """The executor's initializer: the only way in which a socket gets into a new process."""
     global _connection
     _connection = connection
+    # Before the Ops' modules are imported, with the first task.
+    set_library_threads(1)
+    tune_malloc()
 
 
 def serve(setup: Setup) -> None:
