@@ -7,7 +7,7 @@ calls only; no GPU has run it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,19 @@ class OnnxSession(Session):
         precision: Precision | None = None,
     ) -> None:
         self._session = _load(Path(path), device, threads, spinning, precision, {})
-        self._device = cuda_index(device)
         _describe(self, self._session)
+        self._device = cuda_index(device) if can_bind(self.inputs + self.outputs) else None
+        self._names = [info.name for info in self.outputs]
 
     def run_named(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
             if self._device is None:
-                outputs = self._session.run(None, inputs)
+                outputs = self._session.run(self._names, inputs)
             else:
                 outputs = _run_bound(self._session, self._device, inputs)
         except Exception as error:  # onnxruntime's own exceptions share no base
             raise _translated(error) from error
-        return {info.name: output for info, output in zip(self.outputs, outputs, strict=True)}
+        return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
         self._session = None
@@ -198,6 +199,11 @@ def _describe(target: Session, session: Any) -> None:
 def _info(found: Any) -> TensorInfo:
     shape = tuple(length if isinstance(length, int) else -1 for length in found.shape)
     return TensorInfo(found.name, _DTYPES.get(found.type, "OTHER"), shape)
+
+
+def can_bind(tensors: Sequence[TensorInfo]) -> bool:
+    """Whether all of them can lie on a device: strings, sequences and maps cannot."""
+    return all(info.dtype in DTYPES and info.dtype != "BYTES" for info in tensors)
 
 
 def _run_bound(session: Any, device: int, inputs: Mapping[str, Array]) -> list[Array]:

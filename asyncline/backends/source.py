@@ -13,7 +13,7 @@ from asyncline.backends import onnx_file, torch_file
 from asyncline.backends.base import ModelInfo, Precision, Session
 from asyncline.backends.cuda import open_accelerator
 from asyncline.backends.device import cuda_index
-from asyncline.backends.onnx import OnnxDeviceSession, OnnxSession
+from asyncline.backends.onnx import OnnxDeviceSession, OnnxSession, can_bind
 from asyncline.backends.torch import EXPORTED, SCRIPTS, TorchDeviceSession, TorchSession
 from asyncline.errors import LoadError
 
@@ -55,7 +55,7 @@ class OnnxKind(Kind):
         return onnx_file.read(self._path).info
 
     def open(self, device: str, threads: int, info: ModelInfo, precision: Precision | None) -> Session:
-        if cuda_index(device) is not None:
+        if cuda_index(device) is not None and can_bind(info.inputs + info.outputs):
             try:
                 accelerator = open_accelerator(device, "torch")
             except LoadError:

@@ -29,7 +29,7 @@ from asyncline.backends.base import (
     zeros,
 )
 from asyncline.backends.device import DeviceSession, OutputTensors, cuda_index
-from asyncline.backends.torch_cuda import TorchAccelerator, TorchStream, translating
+from asyncline.backends.torch_cuda import TorchAccelerator, TorchStream, cuda_device, import_torch, translating
 from asyncline.engine.lanes.accelerator import Accelerator, DeviceTensor, Shape
 from asyncline.errors import LoadError
 from asyncline.graph.fields import DTYPES
@@ -120,12 +120,16 @@ class TorchDeviceSession(DeviceSession):
         self._network.describe(self)
 
     def infer_outputs(self, shapes: Mapping[str, Shape]) -> OutputTensors | None:
-        # Two runs that differ only in their data have to agree: else lengths depend on it.
+        # Two runs that differ only in their data have to agree: else lengths depend on it. Integers stay zero, the
+        # one number that is an index of anything.
         network = self._network
         assert network is not None, "the session is closed"
         found = []
         for make in (np.zeros, np.ones):
-            arrays: list[Array] = [make(shapes[info.name], DTYPES[info.dtype]) for info in self.inputs]
+            arrays: list[Array] = [
+                (make if info.dtype.startswith("FP") else np.zeros)(shapes[info.name], DTYPES[info.dtype])
+                for info in self.inputs
+            ]
             found.append({name: (a.dtype, a.shape) for name, a in network.run_arrays(arrays).items()})
         return found[0] if found[0] == found[1] else None
 
@@ -185,21 +189,20 @@ class Network:
 
     def __call__(self, tensors: list[Any]) -> dict[str, Any]:
         """Run the Module on tensors of its device; inside of `inference_mode`."""
-        torch = self.torch
-        ready = []
-        for tensor in tensors:
-            if self.dtype is not None and tensor.is_floating_point():
-                tensor = tensor.to(self.dtype)
-            if self._channels_last and tensor.ndim == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
-            ready.append(tensor)
-        return _named(self._call(*ready))
+        if self.dtype is not None:
+            tensors = [tensor.to(self.dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
+        if self._channels_last:
+            layout = self.torch.channels_last
+            tensors = [tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor for tensor in tensors]
+        return _named(self._call(*tensors))
 
     def run_arrays(self, arrays: list[Array]) -> dict[str, Array]:
         torch = self.torch
         with translating(torch), torch.inference_mode():
-            found = self([_tensor(torch, array).to(self.device) for array in arrays])
-            return {name: self._array(tensor) for name, tensor in found.items()}
+            tensors = [_tensor(torch, array) for array in arrays]
+            if self.device.type != "cpu":
+                tensors = [tensor.to(self.device) for tensor in tensors]
+            return {name: self._array(tensor) for name, tensor in self(tensors).items()}
 
     def describe(self, session: Session) -> None:
         """Tell `session` what is known of the model; a run on zeros tells outputs that are not known yet.
@@ -226,36 +229,10 @@ class Network:
         )
 
     def _array(self, tensor: Any) -> Array:
-        if tensor.is_floating_point() and (self.dtype is not None or tensor.dtype == self.torch.bfloat16):
-            tensor = tensor.float()  # numpy has no bfloat16, and the caller asked for nothing else than speed
+        if tensor.dtype == self.torch.bfloat16 or (self.dtype is not None and tensor.dtype == self.dtype):
+            tensor = tensor.float()  # numpy has no bfloat16, and a precision is asked for speed, not for its dtype
         array: Array = tensor.contiguous().cpu().numpy()
         return array
-
-
-def import_torch() -> Any:
-    """The module torch.
-
-    :raises LoadError: it is not installed.
-    """
-    try:
-        import torch
-    except ImportError:
-        raise LoadError("torch is not installed: pip install 'asyncline[torch]'") from None
-    return torch
-
-
-def cuda_device(torch: Any, index: int) -> Any:
-    """The `torch.device` of a CUDA device.
-
-    :raises LoadError: torch cannot use it.
-    """
-    if not torch.cuda.is_available():
-        raise LoadError(f"torch {torch.__version__} sees no CUDA device: it needs a driver, and a torch built for CUDA")
-    if index >= torch.cuda.device_count():
-        raise LoadError(
-            f"there is no cuda:{index}: torch sees {torch.cuda.device_count()} CUDA devices, from cuda:0 on"
-        )
-    return torch.device("cuda", index)
 
 
 def view(torch: Any, tensor: DeviceTensor) -> Any:

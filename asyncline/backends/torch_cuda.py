@@ -5,14 +5,14 @@ Written against torch 2.13; it has not been run on a device yet.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from asyncline.engine.lanes.accelerator import Array, DeviceLost, OutOfMemory
+from asyncline.errors import LoadError
 
 WARM_UPS = 3
 """Runs before a capture: libraries choose kernels and make workspaces, which a capture must not contain."""
@@ -103,8 +103,6 @@ class TorchAccelerator:
     """
 
     def __init__(self, index: int = 0) -> None:
-        from asyncline.backends.torch import cuda_device, import_torch
-
         self._torch = import_torch()
         self.device = cuda_device(self._torch, index)
         self.name = f"cuda:{index}"
@@ -155,19 +153,52 @@ class TorchAccelerator:
         return TorchCaptured(torch, graph)
 
 
-@contextlib.contextmanager
-def translating(torch: Any) -> Iterator[None]:
+def import_torch() -> Any:
+    """The module torch.
+
+    :raises LoadError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise LoadError("torch is not installed: pip install 'asyncline[torch]'") from None
+    return torch
+
+
+def cuda_device(torch: Any, index: int) -> Any:
+    """The `torch.device` of a CUDA device.
+
+    :raises LoadError: torch cannot use it.
+    """
+    if not torch.cuda.is_available():
+        raise LoadError(f"torch {torch.__version__} sees no CUDA device: it needs a driver, and a torch built for CUDA")
+    if index >= torch.cuda.device_count():
+        raise LoadError(
+            f"there is no cuda:{index}: torch sees {torch.cuda.device_count()} CUDA devices, from cuda:0 on"
+        )
+    return torch.device("cuda", index)
+
+
+class translating:  # used as a function, and cheaper than a generator
     """Say what torch raises in the words of the lane.
 
     :raises OutOfMemory: there was no room, here or on the device.
     :raises DeviceLost: the device is of no more use to this process.
     """
-    try:
-        yield
-    except RuntimeError as error:
+
+    __slots__ = ("_torch",)
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if not isinstance(error, RuntimeError):
+            return
         text = " ".join(str(error).split())
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        if isinstance(error, self._torch.OutOfMemoryError) or "can't allocate memory" in text:
             raise OutOfMemory(text) from error
-        if isinstance(error, torch.AcceleratorError) and getattr(error, "error_code", LAUNCH_FAILURE) in STICKY:
+        if isinstance(error, self._torch.AcceleratorError) and getattr(error, "error_code", LAUNCH_FAILURE) in STICKY:
             raise DeviceLost(text) from error
-        raise

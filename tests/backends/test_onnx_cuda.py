@@ -63,7 +63,7 @@ class Recorded:
                 return module._works
 
             def get_inputs(self) -> list[Any]:
-                return [SimpleNamespace(name="x", type="tensor(float)", shape=["n", 4])]
+                return [SimpleNamespace(name="x", type=module.input_type, shape=["n", 4])]
 
             def get_outputs(self) -> list[Any]:
                 return [SimpleNamespace(name="y", type="tensor(float)", shape=module.output_shape)]
@@ -73,6 +73,10 @@ class Recorded:
 
             def io_binding(self) -> Binding:
                 return Binding(module.calls)
+
+            def run(self, names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+                module.calls.append(("run",))
+                return [inputs["x"]]
 
             def run_with_iobinding(self, binding: Binding, options: Any = None) -> None:
                 module.calls.append(("run_with_iobinding", None if options is None else options.entries))
@@ -90,6 +94,7 @@ class Recorded:
 
         self.error: Exception | None = None
         self.output_shape: list[Any] = ["n", 2]
+        self.input_type = "tensor(float)"
         self.InferenceSession = InferenceSession
         self.SessionOptions = self.RunOptions = Options
         self.OrtValue = SimpleNamespace(
@@ -140,6 +145,14 @@ def test_a_run_is_bound_to_the_device_on_both_sides(runtime: Recorded, path: Pat
         ("run_with_iobinding", None),
         ("copy_outputs_to_cpu",),
     ]
+
+
+def test_strings_are_not_bound_to_the_device(runtime: Recorded, path: Path) -> None:
+    runtime.input_type = "tensor(string)"
+    session = OnnxSession(path, "cuda:1")
+    runtime.calls.clear()
+    session.run(np.array([["a"] * 4], object))
+    assert runtime.calls == [("run",)]
 
 
 def test_a_lane_runs_it_on_its_own_stream_and_memory(runtime: Recorded, path: Path) -> None:
