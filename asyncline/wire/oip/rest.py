@@ -1,0 +1,438 @@
+"""Bodies of the Open Inference Protocol's REST API.
+
+A body is JSON. With the binary tensor extension it is JSON and then raw tensors, in the order in which the JSON names
+them, and the header `Inference-Header-Content-Length` tells how long the JSON is:
+
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}]}........
+
+Clients send that header for plain JSON too, with the length of it all. Lengths are those after decompression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from asyncline.errors import BadRequest, RequestError
+from asyncline.wire import json
+from asyncline.wire.oip import datatypes
+from asyncline.wire.oip.messages import (
+    InferRequest,
+    InferResponse,
+    InferTensor,
+    ModelMetadata,
+    Parameters,
+    RequestedOutput,
+    ServerMetadata,
+    TensorMetadata,
+    check_count,
+    of,
+    unique,
+)
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+BINARY = "binary_tensor_data"
+"""The extension's name in a server's metadata."""
+
+ALIGNMENT = 64
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body to be sent: its parts, one after the other."""
+
+    parts: tuple[bytes | memoryview, ...]
+    """The JSON, and then raw tensors."""
+    header_nbytes: int | None
+    """For `Inference-Header-Content-Length`; None where all is JSON."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def content_type(self) -> str:
+        return "application/json" if self.header_nbytes is None else "application/octet-stream"
+
+
+def parse_header_length(text: str | None, nbytes: int) -> int | None:
+    """The length of the JSON in a body of `nbytes`, by the header's value. 0: there is none; see `decode_raw_request`.
+
+    :raises BadRequest: it is no number, or more than there is.
+    """
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise BadRequest(f"{HEADER_LENGTH} {text[:32]!r} is no number of bytes")
+    if int(text) > nbytes:
+        raise BadRequest(f"{HEADER_LENGTH} {text} is more than the body's {nbytes} bytes")
+    return int(text)
+
+
+def room(nbytes: int, header_nbytes: int | None = None) -> memoryview:
+    """Memory to receive a body in, such that the first tensor begins where numbers may lie: it need not be copied."""
+    pad = -(header_nbytes or 0) % ALIGNMENT
+    memory = np.empty(pad + nbytes + ALIGNMENT, np.uint8)
+    pad += -memory.ctypes.data % ALIGNMENT
+    return memory[pad : pad + nbytes].data
+
+
+# -- inference
+
+
+def encode_request(request: InferRequest, *, binary: bool = True) -> Body:
+    """A request; its model and version stand in the path, not here.
+
+    :param binary: inputs as raw bytes, else as lists.
+    :raises OpError: an array is not of its datatype.
+    :raises BadRequest: an input has no form in JSON.
+    """
+    tensors, raw = _encode_tensors(
+        "input", request.inputs, {tensor.name for tensor in request.inputs} if binary else ()
+    )
+    head: dict[str, Any] = {"id": request.id} if request.id else {}
+    parameters = dict(request.parameters)
+    if request.binary_output:
+        parameters["binary_data_output"] = True
+    if parameters:
+        head["parameters"] = parameters
+    head["inputs"] = tensors
+    if request.outputs:
+        head["outputs"] = [_encode_requested(output) for output in request.outputs]
+    return _body(head, raw)
+
+
+def decode_request(
+    body: Buffer, header_nbytes: int | None = None, *, model_name: str = "", model_version: str = ""
+) -> InferRequest:
+    """A request; arrays of raw inputs are views of `body`.
+
+    :param header_nbytes: as of `parse_header_length`, but not 0.
+    :raises BadRequest: it is malformed, or what it says does not fit together; names the input.
+    """
+    head, raw = _split(body, header_nbytes)
+    parameters = dict(_parameters(head))
+    binary_output = _pop_flag(parameters, "binary_data_output") or False
+    inputs = tuple(_decode_tensors("input", head, raw))
+    outputs = _list(head, "outputs")
+    check_count("output", outputs)
+    return InferRequest(
+        inputs=inputs,
+        model_name=model_name,
+        model_version=model_version,
+        id=_text(head, "id"),
+        outputs=unique("output", map(_decode_requested, outputs)),
+        binary_output=binary_output,
+        parameters=parameters,
+    )
+
+
+def decode_raw_request(
+    body: Buffer, metadata: TensorMetadata, *, batches: bool, model_name: str = "", model_version: str = ""
+) -> InferRequest:
+    """A request that is the raw bytes of a model's only input, as a header length of 0 says.
+
+    :param metadata: of that input; at most one length may be open beside the batch, which is 1.
+    :param batches: whether the first length is the batch.
+    :raises BadRequest: its shape cannot be told, or the bytes do not fit it.
+    """
+    with of("input", metadata.name):
+        dtype = datatypes.check_datatype(metadata.datatype)
+        view = _view(body)
+        shape = list(metadata.shape)
+        if batches:
+            shape[0] = 1
+        if metadata.datatype == "BYTES":
+            # All of it is the one element, without a length of its own.
+            shape = [1 if length == -1 else length for length in shape]
+            if datatypes.count(shape) != 1:
+                raise BadRequest("raw bytes can be one element only")
+            array = np.empty(1, object)
+            array[0] = bytes(view)
+            array = array.reshape(shape)
+        else:
+            if shape.count(-1) > 1:
+                raise BadRequest(f"raw bytes do not tell the shape, {list(metadata.shape)}")
+            if -1 in shape:
+                row = datatypes.count([length for length in shape if length != -1]) * dtype.itemsize
+                shape[shape.index(-1)] = view.nbytes // row if row else 0
+            array = datatypes.from_raw(view, metadata.datatype, shape)
+    tensor = InferTensor(metadata.name, metadata.datatype, array)
+    return InferRequest((tensor,), model_name=model_name, model_version=model_version, binary_output=True)
+
+
+def encode_response(response: InferResponse, request: InferRequest) -> Body:
+    """An answer, each output in the form that the request asked for.
+
+    :raises OpError: an array is not of its datatype.
+    :raises BadRequest: an output has no form in JSON, and was not asked for as raw bytes.
+    """
+    binary = {output.name for output in response.outputs if request.wants_binary(output.name)}
+    tensors, raw = _encode_tensors("output", response.outputs, binary)
+    head: dict[str, Any] = {"id": response.id} if response.id else {}
+    head["model_name"] = response.model_name
+    if response.model_version:
+        head["model_version"] = response.model_version
+    if response.parameters:
+        head["parameters"] = response.parameters
+    head["outputs"] = tensors
+    return _body(head, raw)
+
+
+def decode_response(body: Buffer, header_nbytes: int | None = None) -> InferResponse:
+    """An answer; arrays of raw outputs are views of `body`.
+
+    :raises BadRequest: it is malformed, or what it says does not fit together; names the output.
+    """
+    head, raw = _split(body, header_nbytes)
+    return InferResponse(
+        outputs=tuple(_decode_tensors("output", head, raw)),
+        model_name=_text(head, "model_name"),
+        model_version=_text(head, "model_version"),
+        id=_text(head, "id"),
+        parameters=_parameters(head),
+    )
+
+
+# -- metadata and errors
+
+
+def encode_metadata(metadata: ModelMetadata) -> bytes:
+    return orjson.dumps(
+        {
+            "name": metadata.name,
+            "versions": list(metadata.versions),
+            "platform": metadata.platform,
+            "inputs": list(map(_encode_tensor_metadata, metadata.inputs)),
+            "outputs": list(map(_encode_tensor_metadata, metadata.outputs)),
+        }
+    )
+
+
+def decode_metadata(body: Buffer) -> ModelMetadata:
+    """:raises BadRequest: it is malformed."""
+    head = _object(json.decode(bytes(body)))
+    return ModelMetadata(
+        name=_text(head, "name"),
+        inputs=_decode_tensors_metadata("input", head),
+        outputs=_decode_tensors_metadata("output", head),
+        versions=_texts(head, "versions"),
+        platform=_text(head, "platform"),
+    )
+
+
+def encode_server_metadata(metadata: ServerMetadata) -> bytes:
+    return orjson.dumps({"name": metadata.name, "version": metadata.version, "extensions": list(metadata.extensions)})
+
+
+def decode_server_metadata(body: Buffer) -> ServerMetadata:
+    """:raises BadRequest: it is malformed."""
+    head = _object(json.decode(bytes(body)))
+    return ServerMetadata(_text(head, "name"), _text(head, "version"), _texts(head, "extensions"))
+
+
+def decode_max_batch_size(body: Buffer) -> int:
+    """Most rows of a request to a model, by its configuration (Triton's extension); 0 where it takes no batches.
+
+    :raises BadRequest: it is malformed.
+    """
+    size = _object(json.decode(bytes(body))).get("max_batch_size", 0)
+    if type(size) is not int or size < 0:
+        raise BadRequest("max_batch_size is no number of rows")
+    return size
+
+
+def encode_error(message: str) -> bytes:
+    return orjson.dumps({"error": message})
+
+
+def decode_error(body: Buffer) -> str:
+    """What the body of an error says; any server's, as well as it can be made out."""
+    try:
+        head = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return bytes(body[:1000]).decode(errors="replace").strip()
+    if isinstance(head, dict):
+        for key in ("error", "message", "detail"):
+            if isinstance(head.get(key), str):
+                return str(head[key])
+    return ""
+
+
+# -- parts of them
+
+
+def _body(head: dict[str, Any], raw: list[bytes | memoryview]) -> Body:
+    text = json.encode(head)
+    return Body((text, *raw), len(text) if raw else None)
+
+
+def _view(body: Buffer) -> memoryview:
+    return memoryview(body).cast("B")
+
+
+def _split(body: Buffer, header_nbytes: int | None) -> tuple[dict[str, Any], memoryview]:
+    view = _view(body)
+    size = view.nbytes if header_nbytes is None else header_nbytes
+    # orjson reads a view as it is.
+    return _object(json.decode(view[:size])), view[size:]  # type: ignore[arg-type]
+
+
+def _encode_tensors(
+    kind: str, tensors: tuple[InferTensor, ...], binary: Iterable[str]
+) -> tuple[list[dict[str, Any]], list[bytes | memoryview]]:
+    written, raw = [], []
+    for tensor in tensors:
+        parameters = dict(tensor.parameters)
+        head: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        with of(kind, tensor.name):
+            if tensor.name in binary:
+                data = datatypes.to_raw(tensor.array, tensor.datatype)
+                raw.append(data)
+                parameters["binary_data_size"] = len(data)
+            else:
+                head["data"] = datatypes.to_json(tensor.array, tensor.datatype)
+        if parameters:
+            head["parameters"] = parameters
+        written.append(head)
+    return written, raw
+
+
+def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview) -> Iterable[InferTensor]:
+    """The tensors of a message; all of `raw` has to be used up."""
+    tensors = _list(head, f"{kind}s")
+    check_count(kind, tensors)
+    place = 0
+    found = []
+    for position, value in enumerate(tensors):
+        tensor, size = _decode_tensor(kind, position, value, raw[place:])
+        found.append(tensor)
+        place += size
+    if place != raw.nbytes:
+        raise BadRequest(f"{raw.nbytes - place} bytes come after the last {kind}")
+    return unique(kind, found)
+
+
+def _decode_tensor(kind: str, position: int, value: Any, raw: memoryview) -> tuple[InferTensor, int]:
+    head, name = _named(kind, position, value)
+    with of(kind, name):
+        datatype, shape = _text(head, "datatype"), _shape(head)
+        parameters = dict(_parameters(head))
+        size = parameters.pop("binary_data_size", None)
+        data = head.get("data")
+        if any(key.startswith("shared_memory_") for key in parameters):
+            raise BadRequest("its data are in shared memory, which is not served")
+        if size is None:
+            if data is None:
+                raise BadRequest("has neither data nor binary_data_size")
+            return InferTensor(name, datatype, datatypes.from_json(data, datatype, shape), parameters), 0
+        if data is not None:
+            raise BadRequest("has both data and binary_data_size")
+        if type(size) is not int or size < 0:
+            raise BadRequest("binary_data_size is no number of bytes")
+        if size > raw.nbytes:
+            raise BadRequest(f"binary_data_size is {size}, but {raw.nbytes} bytes are left of the body")
+        return InferTensor(name, datatype, datatypes.from_raw(raw[:size], datatype, shape), parameters), size
+
+
+def _encode_requested(output: RequestedOutput) -> dict[str, Any]:
+    parameters = dict(output.parameters)
+    if output.binary is not None:
+        parameters["binary_data"] = output.binary
+    return {"name": output.name, **({"parameters": parameters} if parameters else {})}
+
+
+def _decode_requested(value: Any) -> RequestedOutput:
+    head, name = _named("output", 0, value)
+    with of("output", name):
+        parameters = dict(_parameters(head))
+        if any(key.startswith("shared_memory_") for key in parameters):
+            raise BadRequest("is asked for in shared memory, which is not served")
+        return RequestedOutput(name, _pop_flag(parameters, "binary_data"), parameters)
+
+
+def _encode_tensor_metadata(tensor: TensorMetadata) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+
+
+def _decode_tensors_metadata(kind: str, head: dict[str, Any]) -> tuple[TensorMetadata, ...]:
+    tensors = _list(head, f"{kind}s")
+    check_count(kind, tensors)
+    found = []
+    for position, value in enumerate(tensors):
+        tensor, name = _named(kind, position, value)
+        with of(kind, name):
+            found.append(TensorMetadata(name, _text(tensor, "datatype"), _shape(tensor, least=-1)))
+    return unique(kind, found)
+
+
+def _named(kind: str, position: int, value: Any) -> tuple[dict[str, Any], str]:
+    try:
+        head = _object(value)
+        name = _text(head, "name")
+    except RequestError as error:
+        error.message = f"{kind} {position}: {error.message}"
+        raise
+    if not name:
+        raise BadRequest(f"{kind} {position} has no name")
+    return head, name
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRequest("expected an object")
+    return value
+
+
+def _list(head: dict[str, Any], key: str) -> list[Any]:
+    value = head.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BadRequest(f"{key} is no list")
+    return value
+
+
+def _text(head: dict[str, Any], key: str) -> str:
+    value = head.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadRequest(f"{key} is no string")
+    return value
+
+
+def _texts(head: dict[str, Any], key: str) -> tuple[str, ...]:
+    values = _list(head, key)
+    if not all(isinstance(value, str) for value in values):
+        raise BadRequest(f"{key} are no strings")
+    return tuple(values)
+
+
+def _shape(head: dict[str, Any], least: int = 0) -> tuple[int, ...]:
+    shape = head.get("shape")
+    if not isinstance(shape, list) or not all(type(length) is int and length >= least for length in shape):
+        raise BadRequest("shape is no list of lengths")
+    return tuple(shape)
+
+
+def _parameters(head: dict[str, Any]) -> Parameters:
+    value = head.get("parameters")
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadRequest("parameters is no object")
+    return value
+
+
+def _pop_flag(parameters: dict[str, Any], key: str) -> bool | None:
+    value = parameters.pop(key, None)
+    if not isinstance(value, bool | None):
+        raise BadRequest(f"{key} is neither true nor false")
+    return value
