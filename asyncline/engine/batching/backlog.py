@@ -229,13 +229,15 @@ class Backlog(Generic[S]):
                     self._pop(bucket)
                     continue
                 if self.max_delay_s == 0 or now >= self._hold_until(bucket) or self._is_full(bucket, now):
-                    best = leaders[bucket.priority] = bucket
+                    best = bucket
+                    if self._priority is not None:
+                        leaders[bucket.priority] = bucket
                 break
             if not bucket:
                 empty += 1
         if empty > EMPTY_KEPT:
             self._drop_empty_buckets()
-        return leaders[self._shares.leader(leaders)] if len(leaders) > 1 else next(iter(leaders.values()), None)
+        return leaders[self._shares.leader(leaders)] if leaders else best
 
     def _has_full(self, now: float) -> bool:
         return any(self._is_full(bucket, now) for bucket in self._buckets.values() if bucket)
@@ -358,8 +360,9 @@ class Backlog(Generic[S]):
         """What the seconds of a batch depend on: its cost where there is one, else its rows after padding."""
         if self._cost is not None:
             return cost
-        place = bisect_left(self.sizes, rows)
-        return self.sizes[place] if place < len(self.sizes) else rows
+        if not self.sizes or rows > self.sizes[-1]:
+            return rows
+        return self.sizes[bisect_left(self.sizes, rows)]
 
     def _size_of(self, samples: Sequence[S]) -> float:
         if self._cost is not None:
