@@ -25,10 +25,11 @@ from asyncline.errors import (
     UrlForbidden,
     WorkerCrashed,
 )
+from asyncline.graph.collate import Pad, Stack
 from asyncline.graph.fields import Image, Json, Tensor, Text
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import Op, op
-from asyncline.graph.outcomes import Each, Reply, Skip
+from asyncline.graph.outcomes import Each, Reply, Rows, Skip
 from asyncline.graph.request import Request, Response
 
 __version__ = "0.1.0"
@@ -52,13 +53,16 @@ __all__ = [
     "Op",
     "OpError",
     "Overloaded",
+    "Pad",
     "ProductError",
     "Reply",
     "Request",
     "RequestError",
     "Response",
+    "Rows",
     "SettingsError",
     "Skip",
+    "Stack",
     "Tensor",
     "Text",
     "Unavailable",

@@ -39,6 +39,7 @@ class ServiceSettings(_Section):
     timeout_ms: int = Field(10_000, ge=1, description="longest life of a request; a client may only ask for less")
     max_in_flight: int = Field(512, ge=1, description="most requests being served; more are refused at once")
     max_in_flight_mb: int = Field(0, ge=0, description="most request bytes being served; 0: a quarter of the memory")
+    priorities: int = Field(1, ge=1, le=16, description="classes of X-Priority; 1: all requests are equal")
     max_body_mb: float = Field(16, gt=0, description="largest request body")
     body_timeout_s: float = Field(30, gt=0, description="longest time that a request body may take to arrive")
     keepalive_s: float = Field(75, gt=0, description="how long an idle connection stays open")
@@ -78,11 +79,15 @@ class OpSettings(_Section):
 
     concurrency: int | None = Field(None, ge=1, description="replicas; without `process`: most Items in its hooks")
     batch_size: int = Field(1, ge=1, description="most samples in a batch")
+    max_batch_cost: float | None = Field(None, gt=0, description="most that `cost` of a batch's samples may sum up to")
     max_delay_ms: float = Field(0, ge=0, description="how long a free replica may wait for a fuller batch")
     timeout_ms: int | None = Field(None, ge=1, description="longest time of one Item in this Op's hooks")
     retry: int = Field(0, ge=0, le=10, description="how often a batch whose `process` raised is tried again")
     device: str = Field("cpu", description="cpu, cuda or cuda:0,1; replicas go round the list")
     threads: int | None = Field(None, ge=1, description="threads of a replica's session; default: cores / replicas")
+    nan: Literal["pass", "refuse"] = Field(
+        "pass", description="what becomes of a result with NaN: an error, or nothing"
+    )
     cpu: Cpu = Field("process", description="where preprocess and postprocess run")
     channel_size: int | None = Field(None, ge=1, description="overrides dag.channel_size")
 

@@ -24,6 +24,7 @@ from asyncline.engine.context import current
 from asyncline.engine.engine import Engine
 from asyncline.engine.hooks import Hooks, Observer
 from asyncline.engine.lanes.base import Batch, Job, Lane, LaneStatistics, Replica
+from asyncline.engine.lanes.call import arguments, fail, take_results
 from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.lanes.loop import InlineLane, LoopLane, LoopReplica
 from asyncline.engine.lanes.steps import StepResult, run_here
@@ -245,9 +246,11 @@ class SimulatedReplica(Replica):
     def _run(self, batch: Batch) -> None:
         current.set(None)
         try:
-            batch.set_results(self.node.op.hook("process")(batch.values()))  # type: ignore[misc]  # the Op has it
+            given = arguments(self.node.op, batch)
+            if batch.samples:
+                take_results(self.node.op, batch, self.node.op.hook("process")(*given))  # type: ignore[misc]  # it has it
         except Exception as error:
-            batch.error = hook_error(error, self.node.name, "process")
+            fail(self.node.op, batch, error)
         self._lanes.ran += [(self.node.name, "process", sample.visit.item.data_id) for sample in batch.samples]
         batch.ended_at = self._clock()
         batch.done(batch)

@@ -20,10 +20,11 @@ from asyncline.engine.expiry import Expiry
 from asyncline.engine.guard import BLOCKED_S, LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
 from asyncline.engine.item import PENDING, Item
+from asyncline.engine.lanes.accelerator import DeviceLost
 from asyncline.engine.lanes.base import Lane, LaneStatistics
 from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.runner import Runner
-from asyncline.errors import RequestError, Unavailable, hook_error, load_error
+from asyncline.errors import OpError, RequestError, Unavailable, hook_error, load_error
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import is_async
 from asyncline.graph.plan import STAGES, Node, Plan, plan
@@ -87,6 +88,7 @@ class Engine:
         self._awake: deque[Runner] = deque()
         self._turning = False
         self._items: dict[int, Item] = {}
+        self.has_priorities = settings.service.priorities > 1
         self._timeout_s = settings.service.timeout_ms / 1e3
         self._unpack = graph.request.unpack
         self._pack = graph.response.pack
@@ -99,6 +101,7 @@ class Engine:
         self._stop = asyncio.Event()
         self._empty: asyncio.Future[None] | None = None
         self._live_task: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         self._blocked_s = blocked_s
         self._guard: LoopGuard | None = None
 
@@ -144,6 +147,7 @@ class Engine:
             self.state = "closed"
 
     async def _load(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
         nodes = self.plan.nodes
         for node in nodes:
             node.op.settings = node.settings
@@ -166,6 +170,9 @@ class Engine:
                         loading.create_task(self._load_replica(runner.node, replica))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
+        for runner in self.runners:
+            if runner.processing is not None:
+                runner.processing.start()
 
     async def _load_replica(self, node: Node, replica: Any) -> None:
         if self.hooks.loading:
@@ -237,6 +244,9 @@ class Engine:
         """Why this Engine is not ready to serve; None when it is."""
         if self.state != "ready":
             return self.state
+        for runner in self.runners:
+            if runner.processing is not None and (problem := runner.processing.problem()) is not None:
+                return problem
         for name, lane in self._lanes.items():
             if (problem := lane.problem()) is not None:
                 return f"the {name} lane {problem}"
@@ -272,9 +282,12 @@ class Engine:
         timeout_s: float | None = None,
         log_id: str = "",
         traceparent: str | None = None,
+        priority: int = 1,
         on_done: Callable[[Item], None] | None = None,
     ) -> Item:
         """Start one request; `on_done(item)` is called with its outcome, perhaps before this returns.
+
+        :param priority: 1 is the highest; `service.priorities` the lowest.
 
         :raises RequestError: it was refused at the door, so there is no Item: Overloaded or Unavailable.
         """
@@ -291,6 +304,7 @@ class Engine:
             raise
         item = Item(self, next(self.ids), log_id, traceparent, now, deadline)
         item.on_done = on_done
+        item.priority = priority
         item.times = self._no_times.copy()
         self._items[item.data_id] = item
         item.tick = self.expiry.add(item.expires_at, item)
@@ -312,6 +326,16 @@ class Engine:
             self.runners[index].put(item, now)
         self.turn()
         return item
+
+    def fault(self, reason: str) -> None:
+        """A device has failed for good: fail what is in flight, and end with an error."""
+        if self.state not in ("closed", "failed"):
+            log.critical("the device has failed: %s", reason)
+            self.state = "failed"
+            for item in tuple(self._items.values()):
+                item.fail(OpError(reason))
+            if self._tasks is not None:
+                self._tasks.create_task(_end(reason), name="asyncline end")
 
     def note_rejected(self, error: RequestError) -> None:
         """Let observers know of a request that was refused before there was an Item."""
@@ -385,6 +409,11 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<Engine {self.graph.name!r} {self.state}, {self.admission.in_flight} in flight>"
+
+
+async def _end(reason: str) -> None:
+    """Ends the TaskGroup that it runs in, and so the Engine."""
+    raise DeviceLost(reason)
 
 
 async def _init(node: Node) -> None:

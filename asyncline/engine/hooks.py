@@ -46,6 +46,9 @@ class Observer:
     def worker_lost(self, op: str, hook: str, reason: str) -> None:
         """A process of the CPU pool died or was killed; `op` and `hook` were running on it, or are empty."""
 
+    def replica_hung(self, node: Node, replica: int) -> None:
+        """A replica is still in `process` long after the deadlines of its batch; it gets no more until it is out."""
+
     def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
         """The event loop did not run for that long; `where` names the Op and hook that kept it."""
 
@@ -61,6 +64,7 @@ class Hooks:
     loading: list[Callable[..., None]]
     loaded: list[Callable[..., None]]
     worker_lost: list[Callable[..., None]]
+    replica_hung: list[Callable[..., None]]
     loop_blocked: list[Callable[..., None]]
 
     NAMES = tuple(name for name in vars(Observer) if not name.startswith("_"))

@@ -38,6 +38,7 @@ class Item:
         "missing",
         "on_done",
         "outputs_left",
+        "priority",
         "started_at",
         "tick",
         "times",
@@ -53,6 +54,8 @@ class Item:
         self.data_id = data_id
         self.log_id = log_id
         self.traceparent = traceparent
+        #: 1 is the highest.
+        self.priority = 1
         self.started_at = started_at
         self.expires_at = expires_at
         self.done = False

@@ -9,23 +9,21 @@ replicas can take soon. Everything here runs on the loop, by calls and callbacks
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Callable, Hashable
-from copy import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from asyncline.engine.batching import Batcher
 from asyncline.engine.channel import Channel
 from asyncline.engine.context import current
 from asyncline.engine.item import Item
-from asyncline.engine.lanes.base import Batch, Job, Lane, Replica
+from asyncline.engine.lanes.base import Job, Lane, Replica
 from asyncline.engine.lanes.loop import InlineLane
-from asyncline.engine.visit import OpLimit, Sample, Visit
-from asyncline.errors import BadRequest, OpError, ProductError, RequestError, hook_error
+from asyncline.engine.processing import Processing
+from asyncline.engine.visit import OpLimit, Visit
+from asyncline.errors import RequestError, hook_error
 from asyncline.graph.fusion import Chain
 from asyncline.graph.op import HOOKS
-from asyncline.graph.outcomes import Each, Reply, Skip
+from asyncline.graph.outcomes import OUTCOMES, Reply, Skip, settled
 from asyncline.graph.plan import STAGES, Node
 
 if TYPE_CHECKING:
@@ -35,11 +33,6 @@ WAIT, PRE, MID, POST = range(len(STAGES))
 
 BATCHES_AHEAD = 4
 """How many batches for each replica may lie preprocessed: enough to fill one bucket among several."""
-
-MOST_SAMPLES = 10_000
-"""Most samples of one Item at an Op: they are queued in one go, during which the loop serves nobody else."""
-
-_OUTCOMES = frozenset({Each, Skip, Reply})
 
 
 class Runner:
@@ -52,7 +45,10 @@ class Runner:
         self.node = node
         self.channel = Channel(node.channel_size)
         self.replicas = replicas
-        self.batcher: Batcher[Sample] = Batcher(node.settings.batch_size, node.settings.max_delay_ms / 1e3)
+        #: None where the Op has no `process`.
+        self.processing = (
+            Processing(engine, node, replicas, self._after_process, self._process_failed) if replicas else None
+        )
         #: Whether the Engine is about to call `pump`.
         self.awake = False
         self._clock = engine.clock
@@ -62,8 +58,7 @@ class Runner:
         op = node.op
         self._pre: Callable[..., Any] | None = op.hook("preprocess")
         self._post: Callable[..., Any] | None = op.hook("postprocess")
-        self._bucket: Callable[[Any], Hashable] | None = op.hook("bucket")
-        self._has_process = op.hook("process") is not None
+        self._has_process = self.processing is not None
         #: Whether an Item counts as being prepared until `postprocess` is over: there is no replica to bound it.
         self._counts_post = not self._has_process and self._post is not None
         #: The whole Op is calls on the loop: no Visit and no Job is needed.
@@ -72,8 +67,6 @@ class Runner:
             and node.settings.timeout_ms is None
             and all(lane is None or isinstance(lane, InlineLane) for lane in self._lanes.values())
         )
-        self._free = list(replicas)
-        self._timer: asyncio.TimerHandle | None = None
         self._preparing = 0
         #: Items whose `preprocess` runs in the task of another Op's hook.
         self._coming = 0
@@ -95,12 +88,8 @@ class Runner:
     def pump(self) -> None:
         """Start what can be started."""
         self._take()
-        while self._free and len(self.batcher):
-            waiting = len(self.batcher)
-            self._feed()
-            # Batches that left, and dead samples that were dropped, make room for Items of the Channel.
-            if self.channel.empty() or len(self.batcher) == waiting:
-                return
+        # Batches that left, and dead samples that were dropped, make room for Items of the Channel.
+        while self.processing is not None and self.processing.feed() and not self.channel.empty():
             self._take()
 
     def _take(self) -> None:
@@ -120,11 +109,15 @@ class Runner:
                 self._begin(item, now)
 
     def _has_room(self) -> bool:
-        return self._preparing < self._preparing_most and self._preparing + len(self.batcher) < self._ahead_most
+        return self._preparing < self._preparing_most and self._preparing + self._prepared_count < self._ahead_most
 
     def _has_room_for_coming(self) -> bool:
         """Whether the replicas can take soon what another task would prepare now."""
-        return self._coming + self.channel.qsize() + self._preparing + len(self.batcher) < self._ahead_most
+        return self._coming + self.channel.qsize() + self._preparing + self._prepared_count < self._ahead_most
+
+    @property
+    def _prepared_count(self) -> int:
+        return 0 if self.processing is None else len(self.processing)
 
     def _run_inline(self, item: Item, now: float) -> None:
         values = item.values
@@ -134,11 +127,11 @@ class Runner:
         try:
             if self._pre is not None:
                 value = self._pre(*args)
-                if type(value) in _OUTCOMES:
+                if type(value) in OUTCOMES:
                     if type(value) is Reply:
                         item.resolve(value.value)
                         return
-                    value = value.samples if type(value) is Each else value.value
+                    value = settled(value)
                 ended = self._clock()
                 item.times[self._times + PRE] = ended - now
             else:
@@ -242,105 +235,24 @@ class Runner:
         self.engine.turn()
 
     def _prepared(self, visit: Visit, value: Any, now: float) -> None:
-        kind = type(value)
-        if kind is Skip:
-            self._processed(visit, value.value, now)
+        if self.processing is not None and type(value) is not Skip:
+            self.processing.put(visit, value, now)
+            self.engine.wake(self)
             return
-        visit.many = kind is Each
-        if not self._has_process:
-            self._processed(visit, value.samples if visit.many else value, now)
-            return
-        values = value.samples if visit.many else [value]
-        if len(values) > MOST_SAMPLES:
-            text = f"op {self.node.name!r} preprocess: Each of {len(values)} samples, more than {MOST_SAMPLES}"
-            self._fail(visit.item, OpError(text))
-            return
-        if not values:
-            self._processed(visit, [], now)
-            return
-        visit.results = [None] * len(values)
-        visit.samples_left = len(values)
-        visit.ready_at = now
-        try:
-            for index, sample in enumerate(values):
-                bucket = None if self._bucket is None else self._bucket(sample)
-                self.batcher.put(Sample(visit, index, sample, bucket, now))
-        except Exception as error:
-            self._fail(visit.item, hook_error(error, self.node.name, "bucket"))
-            return
-        self.engine.wake(self)
+        self._processed(visit, settled(value), now)
 
-    def _feed(self) -> None:
-        """Give free replicas the batches that are ready."""
-        now = self._clock()
-        while self._free:
-            samples = self.batcher.close(now)
-            if not samples:
-                break
-            for sample in samples:
-                visit = sample.visit
-                if not visit.started_at:
-                    visit.started_at = now
-                    visit.item.times[self._times + WAIT] += now - visit.ready_at
-            self._run_batch(Batch(samples, self._after_process))
-        if self._free and self._timer is None and (ready_at := self.batcher.ready_at()) is not None:
-            # Only where max_delay_ms asks a free replica to wait.
-            self._timer = self.engine.loop.call_at(ready_at, self._feed_later)
+    def _after_process(self, visit: Visit, result: Any, now: float) -> None:
+        item = visit.item
+        if visit.started_at:
+            item.times[self._times + WAIT] += visit.started_at - visit.ready_at
+            item.times[self._times + MID] = now - visit.started_at
+        self._processed(visit, result, now)
 
-    def _feed_later(self) -> None:
-        self._timer = None
-        self.engine.wake(self)
-        self.engine.turn()
-
-    def _run_batch(self, batch: Batch) -> None:
-        replica = self._free.pop()
-        batch.replica = replica.index
-        replica.submit(batch)
-
-    def _after_process(self, batch: Batch) -> None:
-        self._free.append(self.replicas[batch.replica])
-        if self.engine.hooks.batch_done:
-            self.engine.hooks.emit(self.engine.hooks.batch_done, self.node, batch)
-        if batch.error is None:
-            self._settle(batch)
-        elif batch.attempt < self.node.settings.retry and not isinstance(batch.error, (BadRequest, ProductError)):
-            alive = [sample for sample in batch.samples if not sample.dead]
-            if alive:
-                self._run_batch(Batch(alive, self._after_process, batch.attempt + 1))
-        else:
-            for sample in batch.samples:
-                self._fail_sample(sample, copy(batch.error), batch.ended_at)
-        self.engine.wake(self)
-        self.engine.turn()
-
-    def _settle(self, batch: Batch) -> None:
-        results = batch.results
-        if not isinstance(results, list) or len(results) != len(batch.samples):
-            got = f"{len(results)} results" if isinstance(results, list) else type(results).__name__
-            for sample in batch.samples:
-                text = f"op {self.node.name!r} process: expected {len(batch.samples)} results, got {got}"
-                self._fail_sample(sample, OpError(text), batch.ended_at)
-            return
-        for sample, result in zip(batch.samples, results, strict=True):
-            visit = sample.visit
-            if visit.item.done:
-                continue
-            if isinstance(result, BaseException):
-                self._fail_sample(sample, hook_error(result, self.node.name, "process"), batch.ended_at)
-            elif type(result) is Reply:
-                visit.item.resolve(result.value)
-            else:
-                visit.results[sample.index] = result
-                visit.samples_left -= 1
-                if not visit.samples_left:
-                    visit.item.times[self._times + MID] = batch.ended_at - visit.started_at
-                    self._processed(visit, visit.results if visit.many else result, batch.ended_at)
-
-    def _fail_sample(self, sample: Sample, error: RequestError, now: float) -> None:
-        item = sample.visit.item
-        if not item.done:
-            item.times[self._times + MID] = now - sample.visit.started_at
-            self._fail(item, error)
+    def _process_failed(self, visit: Visit, error: RequestError, now: float) -> None:
+        if visit.started_at:
+            visit.item.times[self._times + WAIT] += visit.started_at - visit.ready_at
+            visit.item.times[self._times + MID] = now - visit.started_at
+        self._fail(visit.item, error)
 
     def _processed(self, visit: Visit, result: Any, now: float) -> None:
         if self._post is None:
@@ -375,8 +287,8 @@ class Runner:
         item.fail(error)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self.processing is not None:
+            self.processing.close()
 
     def __repr__(self) -> str:
-        return f"<Runner {self.node.name!r} {self.channel!r} {self.batcher!r} {len(self._free)} free>"
+        return f"<Runner {self.node.name!r} {self.channel!r} {self.processing!r}>"

@@ -29,7 +29,9 @@ class OpLimit:
 class Visit:
     """One Item at one Op, from its Channel to the Op's result."""
 
-    __slots__ = ("args", "expires_at", "item", "limit", "many", "ready_at", "results", "samples_left", "started_at")
+    __slots__ = (
+        "args", "expires_at", "is_each", "item", "limit", "ready_at", "results", "rows", "samples_left", "started_at",
+    )  # fmt: skip
 
     def __init__(self, item: Item, args: tuple[Any, ...], expires_at: float, limit: OpLimit | None) -> None:
         self.item = item
@@ -39,7 +41,9 @@ class Visit:
         #: The deadline of the Item, or that of the Op's `timeout_ms` where it is earlier.
         self.expires_at = expires_at
         #: Whether `preprocess` returned Each, so that `postprocess` gets a list.
-        self.many = False
+        self.is_each = False
+        #: Where it returned Rows: how many each sample has.
+        self.rows: list[int] | None = None
         self.results: list[Any] = []
         self.samples_left = 0
         self.ready_at = 0.0
@@ -58,16 +62,27 @@ class Visit:
 
 
 class Sample:
-    """What `process` batches: one for each Item, or several where `preprocess` returned Each."""
+    """What `process` batches: one for each Item, or several where `preprocess` returned Each or Rows."""
 
-    __slots__ = ("bucket", "index", "ready_at", "value", "visit")
+    __slots__ = ("bucket", "cost", "index", "ready_at", "rows", "value", "visit")
 
-    def __init__(self, visit: Visit, index: int, value: Any, bucket: Hashable, ready_at: float) -> None:
+    def __init__(
+        self, visit: Visit, index: int, value: Any, bucket: Hashable, ready_at: float, rows: int | None = None
+    ) -> None:
         self.visit = visit
         self.index = index
         self.value = value
         self.bucket = bucket
         self.ready_at = ready_at
+        #: Of a piece of Rows; None where it is a lone sample.
+        self.rows = rows
+        #: What the Op says that it costs.
+        self.cost = 0.0
+
+    @property
+    def count(self) -> int:
+        """Rows that it takes up in a batch."""
+        return 1 if self.rows is None else self.rows
 
     @property
     def dead(self) -> bool:

@@ -23,6 +23,9 @@ Array = np.ndarray[Any, Any]
 class Collate(ABC):
     """Lays samples together. One that came from `Rows` has a leading dimension, the others get one."""
 
+    arguments = 1
+    """How many `process` gets."""
+
     @abstractmethod
     def bucket(self, sample: Any, *, is_rows: bool) -> Hashable:
         """What samples have to have in common to share a batch.
@@ -63,6 +66,8 @@ class Pad(Collate):
     :param axis: of a sample that has no leading dimension of rows.
     :param value: what is filled in.
     """
+
+    arguments = 2
 
     def __init__(self, to: int, *, axis: int = 0, value: Any = 0) -> None:
         if to < 1 or axis < 0:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from asyncline.errors import GraphError, SettingsError
+from asyncline.graph.collate import Collate
 from asyncline.graph.request import Input, Request
 from asyncline.settings import Cpu, OpSettings, check_op_settings
 
@@ -32,6 +33,9 @@ class Op(Input):
     `def __init__(self, *inputs, threshold=0.5, **settings): super().__init__(*inputs, **settings)`.
     Its arguments have to be picklable where hooks run in the CPU pool: a worker makes its own Op from them.
     """
+
+    collate: Collate | None = None
+    """How the samples of a batch are laid together for `process`; None: it gets the list."""
 
     model: Any = None
     """What `load_model` returned, in the thread that runs `process`."""
@@ -85,10 +89,14 @@ class Op(Input):
 
     def _check_hooks(self) -> None:
         count = len(self.inputs)
+        if not isinstance(self.collate, Collate | None):
+            raise GraphError(f"op {self.name!r}: collate is {self.collate!r}; expected Stack() or Pad(to=...)")
         names = ", ".join(value._label() for value in self.inputs)
         for hook, expected, got in (
             ("preprocess", count, f"{_values(count)} ({names})"),
-            ("process", 1, "one batch: a list of samples"),
+            ("process", 1, "one batch: a list of samples")
+            if self.collate is None
+            else ("process", self.collate.arguments, f"what {type(self.collate).__name__} makes of a batch"),
             ("postprocess", count + 1, f"the result and {_values(count)} ({names})"),
             ("example", 0, "nothing: it returns what preprocess would get"),
         ):
@@ -97,17 +105,21 @@ class Op(Input):
                 raise GraphError(f"op {self.name!r}: example is {function!r}; write def example(self)")
             if function is not None and not _accepts(function, expected):
                 raise GraphError(f"op {self.name!r}: {hook}{inspect.signature(function)} does not fit: it gets {got}")
-        waits = ["init_op", "bucket", "example"] + (["load_model"] if not is_async(self.hook("process")) else [])
+        waits = ["init_op", "bucket", "cost", "example"] + (
+            ["load_model"] if not is_async(self.hook("process")) else []
+        )
         for hook in waits:
             if is_async(self.hook(hook)):
                 raise GraphError(f"op {self.name!r}: {hook} cannot be async: nothing would wait for it")
         if self.hook("process") is None:
-            for key in ("batch_size", "max_delay_ms", "retry"):
+            for key in ("batch_size", "max_batch_cost", "max_delay_ms", "retry"):
                 if self.code_settings.get(key):
                     raise GraphError(
                         f"op {self.name!r}: {key} without `process`: only `process` takes batches; "
                         "write process(self, batch) or remove the setting"
                     )
+            if self.collate is not None:
+                raise GraphError(f"op {self.name!r}: collate without `process`: only `process` takes batches")
             if self.hook("load_model") is not None:
                 raise GraphError(f"op {self.name!r}: load_model without `process`: only `process` has a model")
             if self.hook("preprocess") is None and self.hook("postprocess") is None:

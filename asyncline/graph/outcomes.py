@@ -61,3 +61,16 @@ class Reply:
 
     def __repr__(self) -> str:
         return f"Reply({self.value!r})"
+
+
+OUTCOMES = frozenset({Each, Rows, Skip, Reply})
+
+
+def settled(value: Any) -> Any:
+    """The result of an Op without `process`, of which this is what `preprocess` returned."""
+    kind = type(value)
+    if kind is Skip:
+        return value.value
+    if kind is Each:
+        return value.samples
+    return value.rows if kind is Rows else value

@@ -121,9 +121,11 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     for index, op in enumerate(graph.ops):
         mine = settings.op[op.name]
         if op.hook("process") is None:
-            for key, off in (("batch_size", 1), ("max_delay_ms", 0), ("retry", 0)):
+            for key, off in (("batch_size", 1), ("max_batch_cost", None), ("max_delay_ms", 0), ("retry", 0)):
                 if getattr(mine, key) != off:
                     raise GraphError(f"op {op.name!r}: {key} without `process`: only `process` takes batches")
+        if mine.max_batch_cost is not None and op.hook("cost") is None:
+            raise GraphError(f"op {op.name!r}: max_batch_cost without `cost`: write cost(self, sample)")
         nodes.append(
             Node(
                 index=index,

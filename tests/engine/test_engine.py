@@ -45,9 +45,9 @@ def assert_nothing_left(engine: Engine) -> None:
     assert engine.admission.nbytes == 0
     assert len(engine.expiry) == 0
     for runner in engine.runners:
-        assert len(runner.batcher) == 0
+        assert runner.processing is None or len(runner.processing) == 0
         assert runner._preparing == 0
-        assert len(runner._free) == len(runner.replicas)
+        assert runner.processing is None or not runner.processing.batcher.replicas.running
 
 
 def submit(graph: Graph, payload: Any, **kwargs: Any) -> Any:

@@ -534,8 +534,8 @@ async def test_metrics_count_what_happened() -> None:
             'asyncline_op_errors_total{code="op_error",op="doubled"} 1.0',
             'asyncline_op_seconds_count{op="doubled",stage="mid"} 3.0',
             "asyncline_request_seconds_count 4.0",
-            'asyncline_batch_size_count{op="doubled"} 4.0',
-            'asyncline_batch_size_sum{op="doubled"} 14.0',
+            'asyncline_batch_size_count{op="doubled"} 6.0',  # the bad one, and its halves
+            'asyncline_batch_size_sum{op="doubled"} 16.0',
             "asyncline_in_flight 0.0",
             "asyncline_ready 1.0",
         ):

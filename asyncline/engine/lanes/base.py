@@ -8,10 +8,11 @@ happens: an answer, an error of the hook, a worker's death, a cancel. None of th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
 from asyncline.engine.lanes.steps import StepResult
 from asyncline.errors import RequestError
 from asyncline.graph.fusion import Step
@@ -69,30 +70,32 @@ class Job:
 class Batch:
     """Samples that a replica runs together. `done(batch)` is called on the loop when it is over.
 
-    Then either `error` is set or `results` is what `process` returned, its length not yet checked.
+    Then either `error` is set or `results` has a result for each of `samples`, from which those that had died
+    before it began have been left out.
     """
 
-    __slots__ = ("attempt", "done", "ended_at", "error", "replica", "results", "samples", "started_at")
+    __slots__ = (
+        "abandoned", "done", "ended_at", "error", "fault", "late_at", "replica", "results", "samples", "started_at",
+    )  # fmt: skip
 
-    def __init__(self, samples: list[Sample], done: Callable[[Batch], None], attempt: int = 0) -> None:
+    def __init__(self, samples: list[Sample], done: Callable[[Batch], None], replica: int = 0) -> None:
         self.samples = samples
         self.done = done
-        self.attempt = attempt
-        self.replica = 0
-        self.results: Any = None
+        #: Which one runs it.
+        self.replica = replica
+        self.results: Sequence[Any] = ()
         self.error: RequestError | None = None
+        #: What is wrong with the device, where that is the reason of the error.
+        self.fault: OutOfMemory | DeviceLost | None = None
         self.started_at = 0.0
         self.ended_at = 0.0
-
-    def set_results(self, results: Any) -> None:
-        """Take what `process` returned; a generator or an array is spelled out here, where `process` runs."""
-        self.results = list(results) if hasattr(results, "__iter__") else results
-
-    def values(self) -> list[Any]:
-        return [sample.value for sample in self.samples]
+        #: When it should long be over.
+        self.late_at = 0.0
+        #: Nobody waits for it any more: one that has not begun need not be run.
+        self.abandoned = False
 
     def __repr__(self) -> str:
-        return f"<Batch of {len(self.samples)}, attempt {self.attempt}>"
+        return f"<Batch of {len(self.samples)} on replica {self.replica}>"
 
 
 @dataclass(frozen=True)
@@ -152,11 +155,15 @@ class Lane(ABC):
 
 
 class Replica(ABC):
-    """One copy of an Op with its own model. Runs one Batch at a time."""
+    """One copy of an Op with its own model. Runs one Batch at a time, and hands them back in order."""
 
     node: Node
     index: int
     device: str
+    depth = 1
+    """Most Batches that it may be given: 2 where the next may be staged while one runs."""
+    batch_sizes: Sequence[int] = ()
+    """Numbers of rows that its model runs best, once it has started; batches in between are padded to the next."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -167,7 +174,7 @@ class Replica(ABC):
 
     @abstractmethod
     def submit(self, batch: Batch) -> None:
-        """Run a Batch; only when the one before has been handed back."""
+        """Run a Batch, after those handed in before; no more than `depth` of them."""
 
     @abstractmethod
     def close(self) -> None:

@@ -10,13 +10,16 @@ from queue import SimpleQueue
 from asyncline.deadline import Clock
 from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Batch, Replica
+from asyncline.engine.lanes.call import arguments, fail, take_results
 from asyncline.engine.lanes.thread import Ending
-from asyncline.errors import LoadError, hook_error, load_error
+from asyncline.errors import LoadError, load_error
 from asyncline.graph.plan import Node
 
 
 class ThreadReplica(Replica):
     """A replica with a thread of its own. The loop is told once per batch."""
+
+    depth = 2
 
     def __init__(self, node: Node, index: int, device: str, clock: Clock) -> None:
         self.node = node
@@ -65,9 +68,11 @@ class ThreadReplica(Replica):
         current.set(None)
         batch.started_at = self._clock()
         try:
-            batch.set_results(self._op.hook("process")(batch.values()))  # type: ignore[misc]  # the Op has it
+            given = arguments(self._op, batch)
+            if batch.samples and not batch.abandoned:
+                take_results(self._op, batch, self._op.hook("process")(*given))  # type: ignore[misc]  # the Op has it
         except BaseException as error:  # a SystemExit of a hook must not end the thread
-            batch.error = hook_error(error, self.node.name, "process")
+            fail(self._op, batch, error)
         batch.ended_at = self._clock()
 
     def close(self) -> None:

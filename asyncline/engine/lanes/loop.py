@@ -9,6 +9,7 @@ from functools import partial
 from asyncline.deadline import Clock
 from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Batch, Job, Lane, LaneStatistics, Replica
+from asyncline.engine.lanes.call import arguments, fail, take_results
 from asyncline.errors import OpError, hook_error, load_error
 from asyncline.graph.plan import Node
 
@@ -133,11 +134,13 @@ class LoopReplica(Replica):
     async def _run(self, batch: Batch) -> None:
         batch.started_at = self._clock()
         try:
-            batch.set_results(await self._op.hook("process")(batch.values()))  # type: ignore[misc]  # the Op has it
+            given = arguments(self._op, batch)
+            if batch.samples:
+                take_results(self._op, batch, await self._op.hook("process")(*given))  # type: ignore[misc]  # the Op has it
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a SystemExit of a hook must not end the server
-            batch.error = hook_error(error, self.node.name, "process")
+            fail(self._op, batch, error)
 
     def _hand_back(self, batch: Batch, task: asyncio.Task[None]) -> None:
         batch.ended_at = self._clock()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asyncline.deadline import Clock
 from asyncline.errors import RequestError, hook_error
 from asyncline.graph.fusion import Step
-from asyncline.graph.outcomes import Each, Reply, Rows, Skip
+from asyncline.graph.outcomes import Reply, settled
 
 if TYPE_CHECKING:
     from asyncline.engine.lanes.base import Job
@@ -60,21 +60,10 @@ def run_steps(
         yield result
         if place == len(steps) or result.is_final(expires_at):
             return
-        frame.append(_settled(step, result.value))
+        # One of an Op with `process` has no next step.
+        frame.append(settled(result.value) if step.hook == "preprocess" else result.value)
         if not step.keeps:
             result.value = None
-
-
-def _settled(step: Step, value: Any) -> Any:
-    """What the next steps get of a value. One of an Op with `process` has no next step."""
-    if step.hook == "preprocess":
-        if type(value) is Skip:
-            return value.value
-        if type(value) is Each:
-            return value.samples
-        if type(value) is Rows:
-            return value.rows
-    return value
 
 
 def run_here(job: Job, clock: Clock) -> Iterator[StepResult]:

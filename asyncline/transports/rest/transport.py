@@ -194,6 +194,7 @@ class RestTransport(Transport):
                 timeout_s=self._timeout_s(headers.get("X-Timeout-Ms")),
                 log_id=log_id,
                 traceparent=self._traceparent(headers.get("traceparent")),
+                priority=self._priority(headers.get("X-Priority")),
             )
             if not item.done:
                 await item.wait()
@@ -225,6 +226,14 @@ class RestTransport(Transport):
         if len(body) > self._max_body:
             raise TooLarge(f"the body is over the limit of {self._max_body} bytes")
         return self._decoder.decode(body, kind)
+
+    def _priority(self, header: str | None) -> int:
+        if header is None:
+            return 1
+        lowest = self._settings.priorities
+        if not (header.isascii() and header.isdigit() and len(header) <= 2 and 1 <= int(header)):
+            raise BadRequest("header X-Priority: expected a whole number, 1 for the highest priority")
+        return min(int(header), lowest)
 
     @staticmethod
     def _timeout_s(header: str | None) -> float | None:

@@ -1,0 +1,99 @@
+"""One call of `process`: its arguments from a Batch, its results back to the samples. Runs where `process` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
+from asyncline.engine.lanes.base import Batch
+from asyncline.errors import OpError, hook_error
+from asyncline.graph.collate import take_apart
+from asyncline.graph.op import Op
+
+
+class WrongNumber(OpError):
+    """`process` returned something else than a result for each sample, so that none can be given to anybody."""
+
+
+STICKY = (
+    "an illegal memory access",
+    "the launch timed out",
+    "device-side assert",
+    "unspecified launch failure",
+    "misaligned address",
+    "illegal instruction",
+    "invalid program counter",
+    "hardware stack error",
+    "operation not supported on global/shared address space",
+    "uncorrectable ECC error",
+)
+"""What CUDA's texts of errors say after which every later call of the process fails (cuda.h: 700, 702, 710,
+714 to 719, 214)."""
+
+
+def arguments(op: Op, batch: Batch) -> tuple[Any, ...]:
+    """What `process` gets; samples that have died meanwhile are left out."""
+    batch.samples = [sample for sample in batch.samples if not sample.dead]
+    values = [sample.value for sample in batch.samples]
+    if op.collate is None:
+        return (values,)
+    return op.collate.join(values, [sample.rows for sample in batch.samples])
+
+
+def take_results(op: Op, batch: Batch, returned: Any) -> None:
+    """Take what `process` returned; a generator or an array is spelled out here."""
+    count = len(batch.samples)
+    if op.collate is not None and not _is_list_of_errors(returned):
+        try:
+            results = take_apart(returned, [sample.rows for sample in batch.samples])
+        except ValueError as error:
+            raise WrongNumber(f"op {op.name!r} process: {error}") from None
+    else:
+        results = list(returned) if hasattr(returned, "__iter__") else returned
+        if not isinstance(results, list) or len(results) != count:
+            got = f"{len(results)} results" if isinstance(results, list) else type(results).__name__
+            raise WrongNumber(f"op {op.name!r} process: expected {count} results, got {got}")
+    if op.settings.nan == "refuse":
+        results = [_refused(op) if _has_nan(result) else result for result in results]
+    batch.results = results
+
+
+def fail(op: Op, batch: Batch, raised: BaseException) -> None:
+    """`process` raised."""
+    batch.error = hook_error(raised, op.name, "process")
+    batch.fault = find_fault(raised)
+
+
+def find_fault(raised: BaseException | None) -> OutOfMemory | DeviceLost | None:
+    """What is wrong with the device, if that is why `process` raised."""
+    while raised is not None:
+        if isinstance(raised, OutOfMemory | DeviceLost):
+            return raised
+        if isinstance(raised, MemoryError) or type(raised).__name__ == "OutOfMemoryError":  # torch's, by its name
+            return OutOfMemory(str(raised))
+        if isinstance(raised, RuntimeError) and "CUDA" in (text := str(raised)):
+            if any(sticky in text for sticky in STICKY):
+                return DeviceLost(text)
+        raised = raised.__cause__
+    return None
+
+
+def _is_list_of_errors(returned: Any) -> bool:
+    """With errors among them the results are those of samples, one for each."""
+    return isinstance(returned, list) and any(isinstance(result, BaseException) for result in returned)
+
+
+def _refused(op: Op) -> OpError:
+    return OpError(f"op {op.name!r} process: the result is not a number (NaN)")
+
+
+def _has_nan(result: Any) -> bool:
+    if isinstance(result, tuple | list):
+        return any(map(_has_nan, result))
+    if isinstance(result, dict):
+        return any(map(_has_nan, result.values()))
+    if isinstance(result, float | np.floating):
+        return bool(np.isnan(result))
+    return isinstance(result, np.ndarray) and result.dtype.kind in "fc" and bool(np.isnan(result).any())

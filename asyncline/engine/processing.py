@@ -1,0 +1,302 @@
+"""Processing: `process` of one Op at work.
+
+    Samples → Batcher → replicas → results, gathered for each Item
+
+What runs together, when and where, and what follows from a failure, the Batcher says; here it is done. All of
+it runs on the loop, by calls and callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from asyncline.engine.batching import Batcher
+from asyncline.engine.batching.rows import split
+from asyncline.engine.lanes.accelerator import DeviceLost
+from asyncline.engine.lanes.base import Batch, Replica
+from asyncline.engine.lanes.call import WrongNumber
+from asyncline.engine.visit import Sample, Visit
+from asyncline.errors import BadRequest, DeadlineExceeded, OpError, ProductError, RequestError, hook_error
+from asyncline.graph.collate import gather
+from asyncline.graph.outcomes import Each, Reply, Rows
+from asyncline.graph.plan import Node
+
+if TYPE_CHECKING:
+    from asyncline.engine.engine import Engine
+
+MOST_SAMPLES = 10_000
+"""Most samples of one Item at an Op: they are queued in one go, during which the loop serves nobody else."""
+
+GRACE_S = 1.0
+"""How long past the deadlines of all its samples a batch may run before its replica is said to hang."""
+
+
+class Processing:
+    """The replicas of one Op, and what waits for them.
+
+    :param done: called with an Item's Visit, the result of `process` and the time at which it was there.
+    :param failed: called with a Visit, its error and the time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        node: Node,
+        replicas: Sequence[Replica],
+        done: Callable[[Visit, Any, float], None],
+        failed: Callable[[Visit, RequestError, float], None],
+    ) -> None:
+        self.replicas = replicas
+        self._engine = engine
+        self._node = node
+        self._done = done
+        self._failed = failed
+        self._clock = engine.clock
+        op = node.op
+        self._own_bucket: Callable[[Any], Hashable] | None = op.hook("bucket")
+        self._cost: Callable[[Any], float] | None = op.hook("cost") if node.settings.max_batch_cost else None
+        self._collate = op.collate
+        self.batcher = self._make_batcher()
+        self._timer: asyncio.TimerHandle | None = None
+        #: Batches that each replica has, oldest first.
+        self._given: list[deque[Batch]] = [deque() for _ in replicas]
+        #: Since when replicas hang.
+        self.hung: dict[int, float] = {}
+        self._hang_timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """The replicas have loaded their models, which may prefer some sizes of batches."""
+        self.batcher = self._make_batcher()
+
+    def _make_batcher(self) -> Batcher[Sample]:
+        settings = self._node.settings
+        sizes = sorted(
+            {size for replica in self.replicas for size in replica.batch_sizes if size <= settings.batch_size}
+        )
+        return Batcher(
+            settings.batch_size,
+            settings.max_delay_ms / 1e3,
+            replicas=len(self.replicas),
+            depth=min(replica.depth for replica in self.replicas),
+            retry=settings.retry,
+            max_batch_cost=settings.max_batch_cost,
+            sizes=sizes,
+            rows=None if self._collate is None else attrgetter("count"),
+            cost=None if self._cost is None else attrgetter("cost"),
+            priority=attrgetter("visit.item.priority") if self._engine.has_priorities else None,
+            expires_at=attrgetter("visit.expires_at"),
+        )
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def put(self, visit: Visit, value: Any, now: float) -> None:
+        """Take what `preprocess` returned; `done` or `failed` is called, perhaps at once."""
+        kind = type(value)
+        try:
+            pieces, rows = self._pieces(value)
+            if not pieces:
+                self._done(visit, [], now)
+                return
+            visit.is_each, visit.rows = kind is Each, rows
+            visit.results = [None] * len(pieces)
+            visit.samples_left = len(pieces)
+            visit.ready_at = now
+            for index, piece in enumerate(pieces):
+                count = None if rows is None else rows[index]
+                sample = Sample(visit, index, piece, self._bucket(piece, count), now, count)
+                if self._cost is not None:
+                    sample.cost = self._cost(piece)
+                self.batcher.put(sample)
+        except OpError as error:
+            self._failed(visit, error, now)
+        except Exception as error:
+            self._failed(visit, hook_error(error, self._node.name, "bucket"), now)
+
+    def _pieces(self, value: Any) -> tuple[Sequence[Any], list[int] | None]:
+        """The samples in what `preprocess` returned, and of a Rows how many rows each has."""
+        if type(value) is Each:
+            if len(value.samples) > MOST_SAMPLES:
+                raise self._error(f"Each of {len(value.samples)} samples, more than {MOST_SAMPLES}")
+            return value.samples, None
+        if type(value) is not Rows:
+            return [value], None
+        if self._collate is None:
+            raise self._error("Rows without `collate`: say how rows are laid together, collate = Stack()")
+        places = split(len(value.rows), self._node.settings.batch_size)
+        if len(places) > MOST_SAMPLES:
+            raise self._error(f"Rows of {len(value.rows)}: more than {MOST_SAMPLES} batches")
+        pieces = [value.rows[place] for place in places]
+        return pieces, [len(piece) for piece in pieces]
+
+    def _error(self, text: str) -> OpError:
+        return OpError(f"op {self._node.name!r} preprocess: {text}")
+
+    def _bucket(self, piece: Any, count: int | None) -> Hashable:
+        own = None if self._own_bucket is None else self._own_bucket(piece)
+        if self._collate is None:
+            return own
+        fits = self._collate.bucket(piece, is_rows=count is not None)
+        return fits if self._own_bucket is None else (own, fits)
+
+    def __len__(self) -> int:
+        """Samples that wait."""
+        return len(self.batcher)
+
+    # -- to the replicas ----------------------------------------------------------------------------
+
+    def feed(self) -> bool:
+        """Give the replicas what they can take; whether any sample has left, dead ones too."""
+        now = self._clock()
+        waiting = len(self.batcher)
+        while (feed := self.batcher.feed(now)) is not None:
+            if feed.late:
+                for sample in feed.late:
+                    text = f"op {self._node.name!r}: would not be done before the deadline"
+                    self._fail(sample, DeadlineExceeded(text), now)
+            for samples, error in feed.failed:
+                self._fail_all(samples, error, now)
+            if feed.replica is not None:
+                batch = Batch(feed.samples, self._over, feed.replica)
+                self._given[feed.replica].append(batch)
+                self._watch(batch)
+                self.replicas[feed.replica].submit(batch)
+        at = self.batcher.next_feed_at()
+        if at is not None and (self._timer is None or at < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._engine.loop.call_at(at, self._feed_later)
+        return len(self.batcher) < waiting
+
+    def _feed_later(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def _wake(self) -> None:
+        self._engine.wake(self._engine.runners[self._node.index])
+        self._engine.turn()
+
+    def _over(self, batch: Batch) -> None:
+        """A replica hands a Batch back."""
+        given = self._given[batch.replica]
+        given.popleft()
+        if batch.abandoned:
+            # Its replica hung. It takes batches again when it has handed back all that it had.
+            if not given and self.hung.pop(batch.replica, None) is not None:
+                self.batcher.restored(batch.replica)
+        else:
+            if self._engine.hooks.batch_done:
+                self._engine.hooks.emit(self._engine.hooks.batch_done, self._node, batch)
+            self._settle(batch)
+        self._wake()
+
+    def _settle(self, batch: Batch) -> None:
+        where, began, ended = batch.replica, batch.started_at, batch.ended_at
+        for sample in batch.samples:
+            visit = sample.visit
+            if not visit.started_at:
+                visit.started_at = began
+        if batch.error is None:
+            failed = self.batcher.finished(where, began, ended)
+            for sample, result in zip(batch.samples, batch.results, strict=True):
+                self._take(sample, result, ended)
+        elif isinstance(batch.error, WrongNumber):
+            failed = self.batcher.finished(where, began, ended)
+            self._fail_all(batch.samples, batch.error, ended)
+        elif batch.fault is None:
+            may_retry = not isinstance(batch.error, BadRequest | ProductError)
+            failed = self.batcher.failed(where, began, ended, batch.error, retry=may_retry)
+        elif isinstance(batch.fault, DeviceLost):
+            failed = self.batcher.lost(where, batch.error)
+            self._engine.fault(f"op {self._node.name!r}: {batch.fault}")
+        else:
+            failed = self.batcher.out_of_memory(where, began, ended, batch.error)
+        for samples, error in failed:
+            self._fail_all(samples, error, ended)
+
+    def _take(self, sample: Sample, result: Any, now: float) -> None:
+        visit = sample.visit
+        if visit.item.done:
+            return
+        if isinstance(result, BaseException):
+            self._fail(sample, hook_error(result, self._node.name, "process"), now)
+        elif type(result) is Reply:
+            visit.item.resolve(result.value)
+        else:
+            visit.results[sample.index] = result
+            visit.samples_left -= 1
+            if not visit.samples_left:
+                self._gather(visit, now)
+
+    def _gather(self, visit: Visit, now: float) -> None:
+        if visit.rows is not None:
+            try:
+                result = gather(visit.results, visit.rows)
+            except ValueError as error:
+                self._failed(visit, OpError(f"op {self._node.name!r} process: {error}"), now)
+                return
+        else:
+            result = visit.results if visit.is_each else visit.results[0]
+        self._done(visit, result, now)
+
+    def _fail_all(self, samples: Sequence[Sample], error: BaseException, now: float) -> None:
+        for sample in samples:
+            # One for each: an error knows its request.
+            self._fail(sample, copy(error), now)  # type: ignore[arg-type]  # all are ours
+
+    def _fail(self, sample: Sample, error: RequestError, now: float) -> None:
+        if not sample.visit.item.done:
+            self._failed(sample.visit, error, now)
+
+    # -- replicas that hang -------------------------------------------------------------------------
+
+    def _watch(self, batch: Batch) -> None:
+        """See whether a batch is over some time after all its deadlines; a timer that is set for earlier will do."""
+        batch.late_at = max([sample.visit.expires_at for sample in batch.samples]) + GRACE_S
+        timer = self._hang_timer
+        if timer is None or batch.late_at < timer.when():
+            if timer is not None:
+                timer.cancel()
+            self._hang_timer = self._engine.loop.call_at(batch.late_at, self._look_for_hung)
+
+    def _look_for_hung(self) -> None:
+        self._hang_timer = None
+        now = self._clock()
+        next_at = None
+        for replica, given in enumerate(self._given):
+            if not given or replica in self.hung:
+                continue
+            late_at = given[0].late_at
+            if now < late_at:
+                next_at = late_at if next_at is None else min(next_at, late_at)
+                continue
+            self.hung[replica] = now
+            for batch in given:
+                batch.abandoned = True
+            error = OpError(f"op {self._node.name!r} process: replica {replica} hangs")
+            if self._engine.hooks.replica_hung:
+                self._engine.hooks.emit(self._engine.hooks.replica_hung, self._node, replica)
+            for samples, why in self.batcher.lost(replica, error):
+                self._fail_all(samples, why, now)
+        if next_at is not None:
+            self._hang_timer = self._engine.loop.call_at(next_at, self._look_for_hung)
+        self._wake()
+
+    def problem(self) -> str | None:
+        """Why requests should not come here; None where all is well."""
+        if not self.hung:
+            return None
+        replica, since = next(iter(self.hung.items()))
+        return f"op {self._node.name!r}: replica {replica} hangs in process, for {self._clock() - since:.0f} s by now"
+
+    def close(self) -> None:
+        for timer in (self._timer, self._hang_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Processing {self._node.name!r} {self.batcher!r}>"
