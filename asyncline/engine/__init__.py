@@ -5,7 +5,8 @@
     admission.py  the door: tokens and bytes
     channel.py    Channel: the bounded queue in front of an Op
     runner.py     Runner: one Op at work; visit.py: one Item at one Op, and its Samples
-    batching.py   Batcher: which samples run together (pure policy)
+    processing.py Processing: `process` of one Op at work, the replicas and what waits for them
+    batching/     Batcher: which samples run together, when and where (pure policy)
     lanes/        where hooks run
     expiry.py     deadlines on few timers
     hooks.py      Observer: how tracer, metrics and logs see all this

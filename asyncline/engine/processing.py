@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 10_000
 """Most samples of one Item at an Op: they are queued in one go, during which the loop serves nobody else."""
 
+TIMER_S = 1e-3
+
 GRACE_S = 1.0
 """How long past the deadlines of all its samples a batch may run before its replica is said to hang."""
 
@@ -75,9 +77,7 @@ class Processing:
 
     def _make_batcher(self) -> Batcher[Sample]:
         settings = self._node.settings
-        sizes = sorted(
-            {size for replica in self.replicas for size in replica.batch_sizes if size <= settings.batch_size}
-        )
+        sizes = {size for replica in self.replicas for size in replica.batch_sizes}
         return Batcher(
             settings.batch_size,
             settings.max_delay_ms / 1e3,
@@ -85,7 +85,7 @@ class Processing:
             depth=min(replica.depth for replica in self.replicas),
             retry=settings.retry,
             max_batch_cost=settings.max_batch_cost,
-            sizes=sizes,
+            sizes=sorted(size for size in sizes if size <= settings.batch_size),
             rows=None if self._collate is None else attrgetter("count"),
             cost=None if self._cost is None else attrgetter("cost"),
             priority=attrgetter("visit.item.priority") if self._engine.has_priorities else None,
@@ -96,26 +96,28 @@ class Processing:
 
     def put(self, visit: Visit, value: Any, now: float) -> None:
         """Take what `preprocess` returned; `done` or `failed` is called, perhaps at once."""
-        kind = type(value)
+        hook = "preprocess"
         try:
             pieces, rows = self._pieces(value)
             if not pieces:
                 self._done(visit, [], now)
                 return
-            visit.is_each, visit.rows = kind is Each, rows
+            visit.is_each, visit.rows = type(value) is Each, rows
             visit.results = [None] * len(pieces)
             visit.samples_left = len(pieces)
             visit.ready_at = now
             for index, piece in enumerate(pieces):
                 count = None if rows is None else rows[index]
+                hook = "bucket"
                 sample = Sample(visit, index, piece, self._bucket(piece, count), now, count)
                 if self._cost is not None:
+                    hook = "cost"
                     sample.cost = self._cost(piece)
                 self.batcher.put(sample)
         except OpError as error:
             self._failed(visit, error, now)
         except Exception as error:
-            self._failed(visit, hook_error(error, self._node.name, "bucket"), now)
+            self._failed(visit, hook_error(error, self._node.name, hook), now)
 
     def _pieces(self, value: Any) -> tuple[Sequence[Any], list[int] | None]:
         """The samples in what `preprocess` returned, and of a Rows how many rows each has."""
@@ -166,6 +168,9 @@ class Processing:
                 self._watch(batch)
                 self.replicas[feed.replica].submit(batch)
         at = self.batcher.next_feed_at()
+        if at is not None:
+            # A loop's timers have milliseconds; uvloop would take a shorter wait for none, and go round and round.
+            at = max(at, now + TIMER_S)
         if at is not None and (self._timer is None or at < self._timer.when()):
             if self._timer is not None:
                 self._timer.cancel()

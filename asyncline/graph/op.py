@@ -105,9 +105,9 @@ class Op(Input):
                 raise GraphError(f"op {self.name!r}: example is {function!r}; write def example(self)")
             if function is not None and not _accepts(function, expected):
                 raise GraphError(f"op {self.name!r}: {hook}{inspect.signature(function)} does not fit: it gets {got}")
-        waits = ["init_op", "bucket", "cost", "example"] + (
-            ["load_model"] if not is_async(self.hook("process")) else []
-        )
+        waits = ["init_op", "bucket", "cost", "example"]
+        if not is_async(self.hook("process")):
+            waits.append("load_model")
         for hook in waits:
             if is_async(self.hook(hook)):
                 raise GraphError(f"op {self.name!r}: {hook} cannot be async: nothing would wait for it")

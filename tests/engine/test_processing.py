@@ -291,6 +291,18 @@ def test_costs_bound_a_batch() -> None:
     assert lanes.batches["pixels"] == [1, 2, 1, 2]
 
 
+def test_a_cost_that_makes_no_sense_names_its_hook() -> None:
+    class Free(Inline):
+        def cost(self, sample: int) -> float:
+            return -1.0
+
+        def process(self, batch: list[int]) -> list[int]:
+            return batch
+
+    outcomes, _, _ = run(graph_of(Free, max_batch_cost=10), [1])
+    assert "op 'free' cost: ValueError: a sample with a cost of -1.0" in str(outcomes[0])
+
+
 def test_a_cost_limit_wants_a_cost() -> None:
     with pytest.raises(GraphError, match="max_batch_cost without `cost`: write cost"):
         run(graph_of(Inverse, max_batch_cost=10), [1])
@@ -302,13 +314,9 @@ def test_requests_of_a_higher_priority_go_first() -> None:
         settings = merge("test", {"inverse": {}}, Source("test", {"service": {"priorities": 2}}))
         order: list[int] = []
         async with virtual_engine(graph, SimulatedLanes(lambda *_: 0.01), settings) as engine:
-            items = [
+            for n in range(1, 6):
                 engine.begin(n, priority=1 if n > 3 else 2, on_done=lambda item: order.append(item.data_id))
-                for n in range(1, 6)
-            ]
-            for item in items:
-                while not item.done:
-                    await asyncio.sleep(0.01)
+            await engine.drain(1)
         return order
 
     assert run_virtual(main()) == [1, 4, 5, 2, 3]

@@ -69,8 +69,10 @@ class ThreadReplica(Replica):
         batch.started_at = self._clock()
         try:
             given = arguments(self._op, batch)
-            if batch.samples and not batch.abandoned:
-                take_results(self._op, batch, self._op.hook("process")(*given))  # type: ignore[misc]  # the Op has it
+            if not batch.samples or batch.abandoned:
+                batch.ended_at = batch.started_at  # nothing ran
+                return
+            take_results(self._op, batch, self._op.hook("process")(*given))  # type: ignore[misc]  # the Op has it
         except BaseException as error:  # a SystemExit of a hook must not end the thread
             fail(self._op, batch, error)
         batch.ended_at = self._clock()
