@@ -84,6 +84,7 @@ class OpSettings(_Section):
     timeout_ms: int | None = Field(None, ge=1, description="longest time of one Item in this Op's hooks")
     retry: int = Field(0, ge=0, le=10, description="how often a batch whose `process` raised is tried again")
     device: str = Field("cpu", description="cpu, cuda or cuda:0,1; replicas go round the list")
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = Field(None, description="of a model's arithmetic")
     threads: int | None = Field(None, ge=1, description="threads of a replica's session; default: cores / replicas")
     nan: Literal["pass", "refuse"] = Field(
         "pass", description="what becomes of a result with NaN: an error, or nothing"

@@ -34,7 +34,16 @@ class TensorInfo:
 
     @cached_property
     def field(self) -> Tensor:
-        """The field of a Request that takes one sample.
+        """The field of a Request that takes one sample."""
+        return self._field(self.row)
+
+    @cached_property
+    def rows_field(self) -> Tensor:
+        """The field of a Request that takes a batch, `[n, ...]`."""
+        return self._field((-1, *self.row))
+
+    def _field(self, shape: tuple[int, ...]) -> Tensor:
+        """A field of a Request.
 
         :raises LoadError: numpy has no such dtype, or there is no batch to be part of.
         """
@@ -42,15 +51,17 @@ class TensorInfo:
             raise LoadError(f"tensor {self.name!r} is {self.dtype or 'of unknown dtype'}, which no request can carry")
         if not self.shape:
             raise LoadError(f"tensor {self.name!r} has no batch: its first length has to be one")
-        return Tensor(self.dtype, self.row)
+        return Tensor(self.dtype, shape)
 
-    def check(self, value: Any) -> Array:
-        """One sample as an array that the model takes: nested lists are converted, numbers cast where none is lost.
+    def check(self, value: Any, *, is_rows: bool = False) -> Array:
+        """One sample, or a batch of them, as an array that the model takes: nested lists are converted, numbers cast
+        where none is lost.
 
         :raises BadRequest: its dtype or shape is wrong; names the tensor.
         """
+        field = self.rows_field if is_rows else self.field
         try:
-            return self.field.parse(np.asarray(value) if isinstance(value, np.generic) else value)
+            return field.parse(np.asarray(value) if isinstance(value, np.generic) else value)
         except RequestError as error:
             error.message = f"tensor {self.name!r}: {error.message}"
             raise
@@ -127,21 +138,24 @@ class Session(ABC):
             turns; fewer than the one size that a model may know are filled up.
         :raises OpError: the model gave another number of rows than n: whose they are cannot be told.
         """
-        count, most = len(batch), self.max_batch_size
-        if most is None or count <= most:
-            return self._run_once(batch, count)
-        parts = [self.run_rows(batch[start : start + most]) for start in range(0, count, most)]
-        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
-
-    def _run_once(self, batch: Array | Sequence[Any], count: int) -> dict[str, Array]:
         inputs = self.inputs
         if isinstance(batch, np.ndarray):
-            feeds = {inputs[0].name: batch}
-        elif len(inputs) == 1:
-            feeds = {inputs[0].name: stack(batch)}
-        else:
-            columns = zip(*batch, strict=True)
-            feeds = {info.name: stack(column) for info, column in zip(inputs, columns, strict=True)}
+            return self.run_batch({inputs[0].name: batch})
+        if len(inputs) == 1:
+            return self.run_batch({inputs[0].name: stack(batch)})
+        columns = zip(*batch, strict=True)
+        return self.run_batch({info.name: stack(column) for info, column in zip(inputs, columns, strict=True)})
+
+    def run_batch(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The same for a batch that lies together already, `[n, ...]` of every input, by name."""
+        count, most = len(next(iter(feeds.values()))), self.max_batch_size
+        if most is None or count <= most:
+            return self._run_once(feeds, count)
+        places = [slice(start, start + most) for start in range(0, count, most)]
+        parts = [self.run_batch({name: feed[place] for name, feed in feeds.items()}) for place in places]
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+
+    def _run_once(self, feeds: Mapping[str, Array], count: int) -> dict[str, Array]:
         size = self._fixed_batch_size
         if size is None or size == count:
             outputs = self.run_named(feeds)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asyncline.backends.base import Array, ModelInfo, Precision, Session, check, zeros
+import numpy as np
+
+from asyncline.backends.base import Array, ModelInfo, Session, check, zeros
 from asyncline.backends.source import Source, kind_of
-from asyncline.errors import GraphError, LoadError
+from asyncline.errors import BadRequest, GraphError, LoadError
+from asyncline.graph.collate import Collate
 from asyncline.graph.op import Op, snake_case
+from asyncline.graph.outcomes import Rows
 from asyncline.graph.request import Input, Request
 
 
@@ -29,7 +33,8 @@ class Model(Op):
         a device, as `functools.partial(TensorRTSession, "net.onnx")`.
     :param inputs: one Op or field for each input of the model, in the model's order.
     :param info: what the model says of itself, where the source does not; `describe` tells it of a file.
-    :param precision: see OnnxSession and TorchSession.
+    :param rows: every request brings a batch of its own: `[n, ...]` of every input, equal n, and so comes the result.
+        It is cut where it is larger than `batch_size`, and shares batches with others where it is smaller.
     :param example: a value, or a tuple of one for each input, to warm up with; by default zeros, or nothing where
         an input has open lengths beside the batch.
     :raises GraphError: the number of inputs is wrong, or `batch_size` is more than the model takes.
@@ -37,13 +42,14 @@ class Model(Op):
     """
 
     cpu = "inline"
+    warms_up = True
 
     def __init__(
         self,
         source: Source,
         *inputs: Input,
         info: ModelInfo | None = None,
-        precision: Precision | None = None,
+        rows: bool = False,
         example: Any = None,
         name: str | None = None,
         **settings: Any,
@@ -51,11 +57,12 @@ class Model(Op):
         self._kind = kind_of(source)
         #: What the model says of itself.
         self.info = describe(source) if info is None else info
-        self._precision = precision
         self._example = example
+        if rows:
+            self.collate = _Together()
         tensors = self.info.inputs
         if not inputs:
-            request = request_for(source, self.info)
+            request = request_for(source, self.info, rows=rows)
             inputs = tuple(getattr(request, tensor.name) for tensor in tensors)
         else:
             for tensor in tensors:
@@ -74,13 +81,13 @@ class Model(Op):
         self._open_lengths = any(-1 in tensor.row for tensor in tensors)
 
     def load_model(self, device: str) -> Session:
-        session = self._kind.open(device, self.settings.session_threads, self.info, self._precision)
+        session = self._kind.open(device, self.settings.session_threads, self.info, self.settings.precision)
         problem = self._too_large(session.max_batch_size)
         if problem:
             raise LoadError(problem)
         if self._example is not None or not self._open_lengths:
             values = self.example()
-            sample = self.preprocess(*(values if len(self.info.inputs) > 1 else (values,)))
+            sample = check(self.info.inputs, values if len(self.info.inputs) > 1 else (values,))
             session.warmup((1, self.settings.batch_size), sample)
         return session
 
@@ -94,15 +101,26 @@ class Model(Op):
         values = tuple(map(zeros, self.info.inputs))
         return values if len(values) > 1 else values[0]
 
-    def preprocess(self, *values: Any) -> Array | tuple[Array, ...]:
-        return check(self.info.inputs, values)
+    def preprocess(self, *values: Any) -> Array | tuple[Array, ...] | Rows:
+        if self.collate is None:
+            return check(self.info.inputs, values)
+        arrays = [info.check(value, is_rows=True) for info, value in zip(self.info.inputs, values, strict=True)]
+        if len({len(array) for array in arrays}) > 1:
+            lengths = ", ".join(f"{info.name} {len(a)}" for info, a in zip(self.info.inputs, arrays, strict=True))
+            raise BadRequest(f"the inputs have different numbers of rows: {lengths}")
+        return Rows(arrays[0] if len(arrays) == 1 else tuple(arrays))
 
     def bucket(self, sample: Array | tuple[Array, ...]) -> Any:
-        if not self._open_lengths:
+        if not self._open_lengths or self.collate is not None:
             return None
         return tuple(array.shape for array in sample) if isinstance(sample, tuple) else sample.shape
 
-    def process(self, batch: list[Any]) -> list[Any]:
+    def process(self, batch: Any) -> Any:
+        if self.collate is not None:
+            outputs = self.model.run_batch(
+                {info.name: array for info, array in zip(self.info.inputs, batch, strict=True)}
+            )
+            return next(iter(outputs.values())) if len(outputs) == 1 else outputs
         return self.results(self.model.run_rows(batch), len(batch))
 
     def arrays(self, sample: Array | tuple[Array, ...]) -> tuple[Array, ...]:
@@ -138,13 +156,28 @@ def describe(source: Source) -> ModelInfo:
     return info
 
 
-def request_for(source: Source, info: ModelInfo | None = None) -> Request:
-    """A Request whose fields are the inputs of a model, one sample of each.
+def request_for(source: Source, info: ModelInfo | None = None, *, rows: bool = False) -> Request:
+    """A Request whose fields are the inputs of a model: one sample of each, or with `rows` a batch of each.
 
     :raises LoadError: as of `describe`, or an input that no request can carry.
     """
     tensors = (describe(source) if info is None else info).inputs
-    return Request(**{tensor.name: tensor.field for tensor in tensors})
+    return Request(**{tensor.name: tensor.rows_field if rows else tensor.field for tensor in tensors})
+
+
+class _Together(Collate):
+    """Rows of every input, one after the other."""
+
+    def bucket(self, sample: Any, *, is_rows: bool) -> Hashable:
+        return tuple([array.shape[1:] for array in _columns(sample)])
+
+    def join(self, samples: Sequence[Any], rows: Sequence[int | None]) -> tuple[Any, ...]:
+        columns = zip(*map(_columns, samples), strict=True)
+        return ([column[0] if len(column) == 1 else np.concatenate(column) for column in columns],)
+
+
+def _columns(sample: Array | tuple[Array, ...]) -> tuple[Array, ...]:
+    return sample if isinstance(sample, tuple) else (sample,)
 
 
 def _name(text: str) -> str:

@@ -129,11 +129,10 @@ class Processing:
             return [value], None
         if self._collate is None:
             raise self._error("Rows without `collate`: say how rows are laid together, collate = Stack()")
-        places = split(len(value.rows), self._node.settings.batch_size)
+        places = split(len(value), self._node.settings.batch_size)
         if len(places) > MOST_SAMPLES:
-            raise self._error(f"Rows of {len(value.rows)}: more than {MOST_SAMPLES} batches")
-        pieces = [value.rows[place] for place in places]
-        return pieces, [len(piece) for piece in pieces]
+            raise self._error(f"Rows of {len(value)}: more than {MOST_SAMPLES} batches")
+        return [value.cut(place) for place in places], [place.stop - place.start for place in places]
 
     def _error(self, text: str) -> OpError:
         return OpError(f"op {self._node.name!r} preprocess: {text}")

@@ -37,6 +37,9 @@ class Op(Input):
     collate: Collate | None = None
     """How the samples of a batch are laid together for `process`; None: it gets the list."""
 
+    warms_up: ClassVar[bool] = False
+    """Whether `load_model` leaves a model that has run already; one that has not is tried on the `example`."""
+
     model: Any = None
     """What `load_model` returned, in the thread that runs `process`."""
 

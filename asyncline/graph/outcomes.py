@@ -22,21 +22,33 @@ class Each:
 
 
 class Rows:
-    """From `preprocess`: one request that is a batch by itself, an array or a list `[rows, ...]`.
+    """From `preprocess`: one request that is a batch by itself, an array `[rows, ...]`, or a tuple of such.
 
-    It counts as that many samples, is cut where it is larger than `batch_size`, and gathered again:
-    `postprocess` gets an array or a list with all rows. `process` gets each piece as one sample, or, where the Op
-    has a `collate`, its rows among those of others. One without rows skips `process`: its result is an empty list.
+    It counts as that many samples, is cut where it is larger than `batch_size`, and gathered again: `process` gets
+    its rows among those of others, laid together by the Op's `collate`, and `postprocess` an array or a list
+    with all of them. One without rows skips `process`: its result is an empty list.
+
+    :raises ValueError: the arrays of a tuple differ in rows.
     """
 
-    __slots__ = ("rows",)
+    __slots__ = ("_count", "rows")
 
     def __init__(self, rows: Any) -> None:
-        len(rows)  # fails here for what has none
+        counts = {len(part) for part in rows} if isinstance(rows, tuple) else {len(rows)}
+        if len(counts) != 1:
+            raise ValueError(f"Rows of arrays with {sorted(counts)} rows: expected equal numbers")
+        (self._count,) = counts
         self.rows = rows
 
+    def cut(self, place: slice) -> Any:
+        """Some of the rows."""
+        return tuple([part[place] for part in self.rows]) if isinstance(self.rows, tuple) else self.rows[place]
+
+    def __len__(self) -> int:
+        return self._count
+
     def __repr__(self) -> str:
-        return f"Rows({len(self.rows)} rows)"
+        return f"Rows({self._count} rows)"
 
 
 class Skip:

@@ -50,6 +50,31 @@ def submit(graph: Graph, *payloads: Any) -> list[Any]:
     return asyncio.run(main())
 
 
+# -- requests that are batches
+
+
+def test_a_request_may_bring_a_batch_of_its_own() -> None:
+    make, made = fake()
+    graph = Graph("net", Model(make, info=PAIR, rows=True, batch_size=4))
+    assert graph.request.fields["x"].shape == (-1, 2)  # type: ignore[attr-defined]  # a Tensor
+    whole = np.arange(18, dtype=np.float32).reshape(9, 2)
+    alone = np.ones((1, 2), np.float32)
+    outcomes = submit(graph, {"x": whole}, {"x": alone}, {"x": np.zeros((0, 2), np.float32)})
+    assert outcomes[0].shape == (9, 2) and outcomes[1].shape == (1, 2) and len(outcomes[2]) == 0
+    assert np.array_equal(outcomes[0][:1] / outcomes[0][0, 1], whole[:1] / whole[0, 1])
+    assert len(made) == 1
+
+
+def test_inputs_with_different_numbers_of_rows_are_refused() -> None:
+    info = ModelInfo((TensorInfo("a", "FP32", (-1, 2)), TensorInfo("b", "FP32", (-1, 1))))
+
+    def make(device: str) -> FakeSession:
+        return FakeSession(inputs=info.inputs, outputs=PAIR.outputs)
+
+    (outcome,) = submit(Graph("net", Model(make, info=info, rows=True)), {"a": [[1, 2], [3, 4]], "b": [[1]]})
+    assert isinstance(outcome, BadRequest) and "different numbers of rows: a 2, b 1" in str(outcome)
+
+
 # -- types from the file
 
 

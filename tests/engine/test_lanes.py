@@ -465,3 +465,37 @@ async def test_a_result_that_cannot_cross_is_the_error_of_the_hook_that_made_it(
             await engine.submit(("pass", ("lambda", 1)))
         with pytest.raises(OpError, match="op 'first' preprocess: its result cannot leave the CPU pool"):
             await engine.submit(("lambda", 1))
+
+
+class Warm(Op):
+    """Notes the batches that it runs before any request."""
+
+    cpu = "inline"
+
+    def load_model(self, device: str) -> list[int]:
+        return []
+
+    def example(self) -> int:
+        return 5
+
+    def preprocess(self, x: int) -> int:
+        return 10 * x
+
+    def process(self, batch: list[int]) -> list[Any]:
+        assert set(batch) <= {50, 10}
+        self.model.append(len(batch))
+        return [list(self.model)] * len(batch)
+
+
+async def test_an_example_warms_a_replica_up() -> None:
+    async with Engine(graph_of(Warm, batch_size=8)) as engine:
+        assert await engine.submit(1) == [1, 8, 1]
+
+
+async def test_an_example_that_fails_fails_the_start() -> None:
+    class Cold(Warm):
+        def example(self) -> int:
+            return 1_000
+
+    with pytest.raises(LoadError, match="op 'cold' example: AssertionError"):
+        await Engine(graph_of(Cold)).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
 from asyncline.engine.lanes.base import Batch
 from asyncline.errors import OpError, hook_error
 from asyncline.graph.collate import take_apart
-from asyncline.graph.op import Op
+from asyncline.graph.op import Op, is_async
+from asyncline.graph.outcomes import OUTCOMES, Each, Rows, Skip
 
 
 class WrongNumber(OpError):
@@ -40,6 +42,36 @@ def arguments(op: Op, batch: Batch) -> tuple[Any, ...]:
     if op.collate is None:
         return (values,)
     return op.collate.join(values, [sample.rows for sample in batch.samples])
+
+
+def warm_up(op: Op) -> None:
+    """Run `process` on what `Op.example` gives, a lone sample and a full batch, before the first request does."""
+    example, preprocess = op.hook("example"), op.hook("preprocess")
+    if example is None or is_async(preprocess) or op.warms_up:
+        return
+    value: Any = example()
+    if preprocess is not None:
+        value = preprocess(*(value if len(op.inputs) > 1 else (value,)))
+    rows = None
+    if type(value) is Each:
+        value = value.samples[0] if value.samples else Skip(None)
+    elif type(value) is Rows:
+        rows = min(len(value), op.settings.batch_size)
+        value = value.cut(slice(rows)) if rows else Skip(None)
+    if type(value) in OUTCOMES:
+        return
+    for count in sorted({1, op.settings.batch_size // (rows or 1) or 1}):
+        batch = Batch([_Example(value, rows) for _ in range(count)], lambda batch: None)  # type: ignore[misc]
+        take_results(op, batch, op.hook("process")(*arguments(op, batch)))  # type: ignore[misc]  # the Op has it
+
+
+@dataclass
+class _Example:
+    """Stands for a Sample."""
+
+    value: Any
+    rows: int | None
+    dead = False
 
 
 def take_results(op: Op, batch: Batch, returned: Any) -> None:

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from asyncline.deadline import Clock
 from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Batch, Replica
-from asyncline.engine.lanes.call import arguments, fail, take_results
+from asyncline.engine.lanes.call import arguments, fail, take_results, warm_up
 from asyncline.engine.lanes.thread import Ending
 from asyncline.errors import LoadError, load_error
 from asyncline.graph.plan import Node
@@ -55,13 +55,15 @@ class ThreadReplica(Replica):
         self._ending.one_ended()
 
     def _load(self) -> LoadError | None:
-        load = self._op.hook("load_model")
-        if load is None:
-            return None
+        hook = "load_model"
         try:
-            self._op.model = load(self.device)
+            if (load := self._op.hook(hook)) is not None:
+                self._op.model = load(self.device)
+                self.batch_sizes = getattr(self._op.model, "batch_sizes", ())
+            hook = "example"
+            warm_up(self._op)
         except BaseException as error:  # a SystemExit of a hook must not end the thread silently
-            return load_error(error, self.node.name, "load_model")
+            return load_error(error, self.node.name, hook)
         return None
 
     def _run(self, batch: Batch) -> None:
