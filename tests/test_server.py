@@ -168,6 +168,14 @@ def test_reload_serves_the_changed_app(tmp_path: Path) -> None:
         assert server.end()[0] == 0
 
 
+def test_a_device_that_fails_for_good_ends_the_server_with_exit_code_70() -> None:
+    server = Server("good:lost")
+    status, answer = server.post("/lost", 1)
+    assert (status, answer["code"]) == (500, "op_error") and "an illegal memory access" in answer["message"]
+    code, err = server.end()
+    assert code == 70 and "the device has failed: op 'lost'" in err
+
+
 # -- a supervised server --------------------------------------------------------------------------------
 
 

@@ -38,10 +38,12 @@ class Watching(Observer):
 
     def __init__(self) -> None:
         self.lost: list[tuple[str, str, str]] = []
+        self.one_lost = asyncio.Event()
         self.loaded_replicas: list[tuple[str, int]] = []
 
     def worker_lost(self, op: str, hook: str, reason: str) -> None:
         self.lost.append((op, hook, reason))
+        self.one_lost.set()
 
     def loaded(self, node: Node, replica: int, seconds: float) -> None:
         self.loaded_replicas.append((node.name, replica))
@@ -161,10 +163,13 @@ async def test_a_hung_worker_is_killed_in_time_after_jobs_with_later_deadlines(m
 async def test_the_timeout_of_an_op_reclaims_its_worker_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_worker, "GRACE_S", 0.1)
     graph = graph_of(Busy, timeout_ms=1000)
-    async with Engine(graph, pool(graph, timeout_ms=60_000)) as engine:
+    watching = Watching()
+    async with Engine(graph, pool(graph, workers=2, timeout_ms=60_000), observers=[watching]) as engine:
         with pytest.raises(DeadlineExceeded, match="timeout_ms of 1000"):
             await engine.submit(("hang", 600))
-        assert await engine.submit(("add", 1)) == 1
+        assert await engine.submit(("add", 1)) == 1  # by the other worker
+        async with asyncio.timeout(20):
+            await watching.one_lost.wait()
 
 
 async def test_a_value_that_cannot_cross_is_the_ops_error_and_the_worker_lives() -> None:

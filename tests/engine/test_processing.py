@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from asyncline import (
     Each,
     Graph,
     GraphError,
+    Observer,
     Op,
     OpError,
     Pad,
@@ -26,6 +28,7 @@ from asyncline import (
 from asyncline.engine.engine import Engine
 from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
 from asyncline.engine.lanes.call import find_fault
+from asyncline.graph.plan import Node
 from asyncline.settings import Source, merge
 from asyncline.testing import SimulatedLanes, run_virtual, virtual_engine
 
@@ -189,6 +192,38 @@ def test_a_replica_that_hangs_is_reported_gets_nothing_more_and_comes_back() -> 
             assert await asyncio.gather(*(engine.submit(n) for n in (2, 4))) == [0.5, 0.25]
 
     run_virtual(main())
+
+
+async def test_a_real_thread_that_hangs_is_given_nothing_until_it_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncline.engine.processing.GRACE_S", 0.01)
+    out = threading.Event()
+    ran: list[int] = []
+
+    class Hanging(Inline):
+        def process(self, batch: list[int]) -> list[int]:
+            if batch == [0]:
+                out.wait(20)
+            ran.extend(batch)
+            return batch
+
+    hung = asyncio.Event()
+
+    class Watching(Observer):
+        def replica_hung(self, node: Node, replica: int) -> None:
+            hung.set()
+
+    async with Engine(graph_of(Hanging), observers=[Watching()]) as engine:
+        assert await engine.submit(1) == 1
+        with pytest.raises(DeadlineExceeded):
+            await engine.submit(0, timeout=0.05)
+        await hung.wait()
+        assert "hangs in process" in str(engine.problem())
+        with pytest.raises(DeadlineExceeded):
+            await engine.submit(2, timeout=0.05)  # there is no other replica
+        out.set()
+        assert await engine.submit(3, timeout=20) == 3
+        assert engine.problem() is None
+    assert ran == [1, 0, 3]
 
 
 # -- requests that are batches --------------------------------------------------------------------------

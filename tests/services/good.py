@@ -43,8 +43,18 @@ def block(value: float) -> float:
     return value
 
 
+class Lost(Op):
+    """A model whose device fails for good, as torch would say it."""
+
+    cpu = "inline"
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
 graph = Graph("echo", echo(Request()))
 work = Graph("work", Work(Request(order=Json(dict[str, Any])).order, batch_size=4))
 blocking = Graph("blocking", block(Request()))
 mortal = Graph("mortal", die(Request()))
+lost = Graph("lost", Lost(Request()))
 not_a_graph = 5

@@ -35,7 +35,7 @@ def example(field: Field) -> Any:
     if isinstance(field, Text):
         return "hello"
     if isinstance(field, Tensor):
-        value: Any = False if field.dtype == "BOOL" else 0
+        value: Any = {"BOOL": False, "BYTES": "hello"}.get(field.dtype, 0)
         for length in reversed(field.shape):
             value = [value] * (1 if length == -1 else length)
         return value
