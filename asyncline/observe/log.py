@@ -26,6 +26,10 @@ class Log(Observer):
             log.error("%s", error, exc_info=error.__cause__, extra=ids)
 
 
+    def replica_hung(self, node: Node, replica: int) -> None:
+        log.error("op %r: replica %d hangs in process and gets no more batches until it is out", node.name, replica)
+
+
 class ConsoleFormatter(logging.Formatter):
     """`12:30:01 WARNING message [data_id=7 log_id=abc]`, and the traceback below."""
 

@@ -52,7 +52,7 @@ class Metrics(Collector):
             "asyncline_op_seconds", "Time of a request at an Op, by stage.", labels=["op", "stage"]
         )
         errors = CounterMetricFamily("asyncline_op_errors", "Requests that an Op failed.", labels=["op", "code"])
-        size = HistogramMetricFamily("asyncline_batch_size", "Samples in a batch.", labels=["op"])
+        size = HistogramMetricFamily("asyncline_batch_size", "Rows in a batch.", labels=["op"])
         run = HistogramMetricFamily("asyncline_batch_seconds", "Time of a batch in process().", labels=["op"])
         counted = self._statistics
         for (name, stage), histogram in counted.op_seconds.items():
@@ -86,6 +86,8 @@ class Metrics(Collector):
         lost = self._statistics.workers_lost
         yield CounterMetricFamily("asyncline_workers_lost", "Pool processes that died or were killed.", value=lost)
         blocked = self._statistics.blockages
+        hung = self._statistics.hangs
+        yield CounterMetricFamily("asyncline_replicas_hung", "Replicas that did not come out of process().", value=hung)
         yield CounterMetricFamily("asyncline_loop_blocked", "Times that a hook blocked the event loop.", value=blocked)
 
 

@@ -57,8 +57,11 @@ class Statistics(Observer):
         self.batch_seconds = {name: Histogram(SECONDS) for name in batching}
         self.workers_lost = 0
         self.blockages = 0
+        self.hangs = 0
         self._plan = plan
         self._times: list[list[float]] = []
+        #: By Op: rows and seconds of its batches.
+        self._batches: dict[str, list[tuple[int, float]]] = {name: [] for name in batching}
 
     def item_done(self, item: Item) -> None:
         # By identity: a value may be an array, whose == has no truth.
@@ -79,7 +82,9 @@ class Statistics(Observer):
                 self.op_seconds[op, stage].observe([item.times[slot]])
 
     def fold(self) -> None:
-        """Count the Items kept since the last time."""
+        """Count the Items and batches kept since the last time."""
+        for name in self._batches:
+            self._fold_batches(name)
         if not self._times:
             return
         times, self._times = np.array(self._times), []
@@ -92,8 +97,20 @@ class Statistics(Observer):
         self.op_errors[node.name, code_label(error)] += 1
 
     def batch_done(self, node: Node, batch: Batch) -> None:
-        self.batch_sizes[node.name].observe([len(batch.samples)])
-        self.batch_seconds[node.name].observe([batch.ended_at - batch.started_at])
+        kept = self._batches[node.name]
+        kept.append((batch.rows, batch.ended_at - batch.started_at))
+        if len(kept) >= FOLD_AFTER:
+            self._fold_batches(node.name)
+
+    def _fold_batches(self, name: str) -> None:
+        if self._batches[name]:
+            sizes, seconds = np.array(self._batches[name]).T
+            self._batches[name] = []
+            self.batch_sizes[name].observe(sizes)
+            self.batch_seconds[name].observe(seconds)
+
+    def replica_hung(self, node: Node, replica: int) -> None:
+        self.hangs += 1
 
     def rejected(self, reason: str) -> None:
         self.rejections[reason] += 1

@@ -94,6 +94,11 @@ class Batch:
         #: Nobody waits for it any more: one that has not begun need not be run.
         self.abandoned = False
 
+    @property
+    def rows(self) -> int:
+        """How large it is."""
+        return sum([sample.count for sample in self.samples])
+
     def __repr__(self) -> str:
         return f"<Batch of {len(self.samples)} on replica {self.replica}>"
 
