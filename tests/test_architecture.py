@@ -37,6 +37,9 @@ HOMES = {
     "tensorrt": {"backends"},
     "pycuda": {"backends"},
     "aiohttp": {"transports", "client", "images"},
+    "grpclib": {"transports", "client"},
+    "h2": {"transports", "client"},
+    "google": {"wire"},
     "ray": {"distributed"},
     "ops": set(),
 }
@@ -194,7 +197,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_importing_asyncline_is_light() -> None:
-    heavy = ["aiohttp", "onnxruntime", "torch", "PIL", "rich"]
-    code = f"import sys, asyncline; print(*[name for name in {heavy} if name in sys.modules])"
+    heavy = ["aiohttp", "onnxruntime", "torch", "PIL", "rich", "grpclib", "google.protobuf"]
+    code = f"import sys, asyncline, asyncline.client; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.split() == []

@@ -211,6 +211,13 @@ def test_bytes_that_are_no_text_have_to_be_asked_for_as_binary() -> None:
 # -- BF16
 
 
+def test_an_array_of_ml_dtypes_is_written_as_its_bits() -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    array = np.array([[1.0], [-2.0]], bfloat16)
+    assert datatypes.datatype_of(array) == "BF16"
+    assert bytes(datatypes.to_raw(array, "BF16")) == b"\x80\x3f\x00\xc0"
+
+
 @given(st.integers(0, 2**16 - 1))
 def test_bf16_comes_back_from_fp32(bits: int) -> None:
     array = np.array(bits, "<u2")

@@ -22,6 +22,7 @@ from asyncline.wire.oip import (
     ServerMetadata,
     TensorMetadata,
     grpc,
+    grpc_metadata,
 )
 from asyncline.wire.oip.schema import message
 from tests.wire.tensors import NAMES, OUTPUTS, PARAMETERS, all_same, bytes_array, many, same, tensors
@@ -103,21 +104,21 @@ def test_an_error_alone_is_a_response_of_a_stream() -> None:
 )
 def test_metadata_comes_back(tensors: list[TensorMetadata]) -> None:
     metadata = ModelMetadata("m", tuple(tensors), tuple(tensors[:1]), ("1", "2"), "onnx")
-    assert grpc.decode_metadata(grpc.encode_metadata(metadata)) == metadata
+    assert grpc_metadata.decode_metadata(grpc_metadata.encode_metadata(metadata)) == metadata
 
 
 def test_what_a_server_says_of_itself_comes_back() -> None:
     metadata = ServerMetadata("triton", "2.51.0", ("statistics",))
-    assert grpc.decode_server_metadata(grpc.encode_server_metadata(metadata)) == metadata
+    assert grpc_metadata.decode_server_metadata(grpc_metadata.encode_server_metadata(metadata)) == metadata
 
 
 def test_a_configuration_tells_the_most_rows() -> None:
     config = message("ModelConfigResponse")()
     config.config.max_batch_size = 8
-    assert grpc.decode_max_batch_size(config.SerializeToString()) == 8
+    assert grpc_metadata.decode_max_batch_size(config.SerializeToString()) == 8
     config.config.max_batch_size = -8
     with pytest.raises(BadRequest, match="max_batch_size is no number of rows"):
-        grpc.decode_max_batch_size(config.SerializeToString())
+        grpc_metadata.decode_max_batch_size(config.SerializeToString())
 
 
 # -- raw
@@ -246,6 +247,7 @@ def test_halves_have_to_be_raw(datatype: str) -> None:
         b"\xff" * 20,
         b"\x0b\x0c",
         b"\x3a",
+        b"\x3a\x05abc",
         b"\x0a\x01\xff",
         b"\x09\0\0",
         b"\x2a\x02\x0a\x09",
@@ -261,7 +263,12 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    for decode in (grpc.decode_request, grpc.decode_response, grpc.decode_stream_response, grpc.decode_metadata):
+    for decode in (
+        grpc.decode_request,
+        grpc.decode_response,
+        grpc.decode_stream_response,
+        grpc_metadata.decode_metadata,
+    ):
         try:
             decode(data)
         except BadRequest as error:

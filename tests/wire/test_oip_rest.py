@@ -20,6 +20,7 @@ from asyncline.wire.oip import (
     ServerMetadata,
     TensorMetadata,
     rest,
+    rest_metadata,
 )
 from tests.wire.tensors import NAMES, OUTPUTS, PARAMETERS, all_same, bytes_array, many
 
@@ -88,7 +89,7 @@ def test_a_response_comes_back_in_the_form_that_was_asked_for(
     found = rest.decode_response(joined(body), body.header_nbytes)
     assert all_same(found.outputs, outputs)
     assert (found.model_name, found.model_version, found.id, found.parameters) == ("m", "1", id, parameters)
-    written = json.loads(body.parts[0])["outputs"]
+    written = json.loads(joined(body)[: body.header_nbytes])["outputs"]
     assert ["data" not in output for output in written] == [request.wants_binary(output.name) for output in outputs]
 
 
@@ -99,12 +100,12 @@ def test_a_response_comes_back_in_the_form_that_was_asked_for(
 )
 def test_metadata_comes_back(tensors: list[TensorMetadata]) -> None:
     metadata = ModelMetadata("m", tuple(tensors), tuple(tensors[:1]), ("1", "2"), "onnx")
-    assert rest.decode_metadata(rest.encode_metadata(metadata)) == metadata
+    assert rest_metadata.decode_metadata(rest_metadata.encode_metadata(metadata)) == metadata
 
 
 def test_what_a_server_says_of_itself_comes_back() -> None:
     metadata = ServerMetadata("triton", "2.51.0", (rest.BINARY, "statistics"))
-    assert rest.decode_server_metadata(rest.encode_server_metadata(metadata)) == metadata
+    assert rest_metadata.decode_server_metadata(rest_metadata.encode_server_metadata(metadata)) == metadata
 
 
 # -- what others send
@@ -151,6 +152,16 @@ def test_an_output_may_differ_from_what_the_request_says_for_all() -> None:
     )
     assert (found.wants_binary("a"), found.wants_binary("b")) == (True, False)
     assert found.outputs[1].parameters == {"classification": 3}
+
+
+@pytest.mark.parametrize(("length", "parts"), [(8, 1), (20_000, 2)])
+def test_a_short_body_is_one_piece_and_a_long_one_is_not_copied(length: int, parts: int) -> None:
+    array = np.zeros(length, np.float32)
+    body = rest.encode_request(InferRequest((InferTensor("x", "FP32", array),)))
+    assert len(body.parts) == parts
+    array[:] = 1
+    copied = np.frombuffer(joined(body)[body.header_nbytes :], np.float32)[0] == 0
+    assert copied == (parts == 1)
 
 
 def test_raw_inputs_are_views_where_the_memory_was_made_for_them() -> None:
@@ -355,25 +366,25 @@ def test_strings_without_json_form_name_their_output() -> None:
 )
 def test_malformed_metadata_says_what_is_wrong(body: bytes, words: str) -> None:
     with pytest.raises(BadRequest) as error:
-        rest.decode_metadata(body)
+        rest_metadata.decode_metadata(body)
     assert error.value.message == words
 
 
 @pytest.mark.parametrize(("body", "rows"), [(b'{"max_batch_size": 8}', 8), (b'{"max_batch_size": 0}', 0), (b"{}", 0)])
 def test_a_configuration_tells_the_most_rows(body: bytes, rows: int) -> None:
-    assert rest.decode_max_batch_size(body) == rows
+    assert rest_metadata.decode_max_batch_size(body) == rows
 
 
 @pytest.mark.parametrize("size", ["-1", '"8"', "true", "1.5"])
 def test_a_configuration_with_a_strange_number_of_rows_is_refused(size: str) -> None:
     with pytest.raises(BadRequest, match="max_batch_size is no number of rows"):
-        rest.decode_max_batch_size(b'{"max_batch_size": %s}' % size.encode())
+        rest_metadata.decode_max_batch_size(b'{"max_batch_size": %s}' % size.encode())
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (rest.encode_error("no such model"), "no such model"),
+        (rest_metadata.encode_error("no such model"), "no such model"),
         (b'{"code": "overloaded", "message": "too much"}', "too much"),
         (b'{"detail": "Not Found"}', "Not Found"),
         (b'{"detail": [{"loc": []}]}', ""),
@@ -384,4 +395,4 @@ def test_a_configuration_with_a_strange_number_of_rows_is_refused(size: str) -> 
     ],
 )
 def test_what_an_error_says_is_made_out_of_any_servers_body(body: bytes, message: str) -> None:
-    assert rest.decode_error(body) == message
+    assert rest_metadata.decode_error(body) == message

@@ -2,14 +2,19 @@
 
 messages.py            what is said, the same for both wires: InferRequest, InferResponse, ModelMetadata, ...
 datatypes.py           its datatypes, tensors as raw bytes and as JSON lists
-rest.py                JSON bodies, with tensors as lists or as raw bytes behind the JSON
-grpc.py                messages of the gRPC service, with tensors as raw bytes or as typed contents
+rest.py                JSON bodies of inference, with tensors as lists or as raw bytes behind the JSON
+rest_metadata.py       other bodies: metadata, configuration, errors
+objects.py             values out of JSON objects
+grpc.py                messages of the gRPC service for inference, with tensors as raw bytes or as typed contents
+grpc_metadata.py       its other messages: metadata, configuration
+protobuf.py            raw bytes cut out of a message and put into one
 schema.py              its protobuf messages, in a pool of their own
 open_inference.proto   where they are declared; descriptor.py is made from it
 
 Both directions are here, for clients and for servers. What came in and does not fit is a BadRequest that names the
 tensor, whoever sent it; what cannot be written is an OpError, or a BadRequest where the reader asked for a form that
-it does not have. Raw tensors are not copied: arrays are views of the message. protobuf is imported with `grpc` only.
+it does not have. Raw tensors are not copied: arrays are views of the message. protobuf is imported
+with the gRPC part only.
 """
 
 from asyncline.wire.oip.messages import (

@@ -49,6 +49,8 @@ def datatype_of(array: Array) -> str:
     """
     if array.dtype.kind in "OSU":
         return "BYTES"
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        return "BF16"
     name = _NAMES.get(array.dtype.newbyteorder("<"))
     if name is None:
         raise OpError(f"dtype {array.dtype.name} has no datatype in the Open Inference Protocol")
@@ -217,6 +219,8 @@ def _checked(array: Array, datatype: str) -> Array:
     dtype = DTYPES[datatype]
     if array.dtype == dtype:
         return array
+    if datatype == "BF16" and array.dtype.name == "bfloat16":
+        return array.view(dtype)
     if array.dtype.newbyteorder("<") != dtype:
         raise OpError(f"expected {datatype}, got {array.dtype.name}")
     return array.astype(dtype)

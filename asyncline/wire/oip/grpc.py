@@ -10,33 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
 from asyncline.errors import BadRequest, OpError
-from asyncline.wire.oip import datatypes
+from asyncline.wire.oip import datatypes, protobuf
 from asyncline.wire.oip.datatypes import Array
 from asyncline.wire.oip.messages import (
-    MOST_TENSORS,
     InferRequest,
     InferResponse,
     InferTensor,
-    ModelMetadata,
     Parameters,
     RequestedOutput,
-    ServerMetadata,
-    TensorMetadata,
     check_count,
     of,
     unique,
 )
-from asyncline.wire.oip.schema import message
-
-MOST_FIELDS = 4 * MOST_TENSORS
-"""Most fields of an inference: inputs, outputs, raw contents and parameters."""
+from asyncline.wire.oip.schema import message, parse
 
 _RAW_INPUT, _RAW_OUTPUT = 7, 6
-_ERROR, _RESPONSE = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_RESPONSE = 2
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -61,7 +51,7 @@ def encode_request(request: InferRequest) -> bytes:
     _write_parameters(head.parameters, request.parameters)
     for output in request.outputs:
         _write_parameters(head.outputs.add(name=output.name).parameters, output.parameters)
-    return _join(head, _write_tensors("input", head.inputs, request.inputs), _RAW_INPUT)
+    return _joined(head, _RAW_INPUT, _write_tensors("input", head.inputs, request.inputs))
 
 
 def decode_request(data: bytes | memoryview) -> InferRequest:
@@ -69,7 +59,7 @@ def decode_request(data: bytes | memoryview) -> InferRequest:
 
     :raises BadRequest: it is malformed, or what it says does not fit together; names the input.
     """
-    rest, raw = _cut(data, _RAW_INPUT)
+    rest, raw = protobuf.cut(data, _RAW_INPUT)
     head = parse("ModelInferRequest", rest)
     check_count("output", head.outputs)
     outputs = (RequestedOutput(output.name, parameters=_read_parameters(output.parameters)) for output in head.outputs)
@@ -95,7 +85,7 @@ def encode_response(response: InferResponse) -> bytes:
         model_name=response.model_name, model_version=response.model_version, id=response.id
     )
     _write_parameters(head.parameters, response.parameters)
-    return _join(head, _write_tensors("output", head.outputs, response.outputs), _RAW_OUTPUT)
+    return _joined(head, _RAW_OUTPUT, _write_tensors("output", head.outputs, response.outputs))
 
 
 def decode_response(data: bytes | memoryview) -> InferResponse:
@@ -103,7 +93,7 @@ def decode_response(data: bytes | memoryview) -> InferResponse:
 
     :raises BadRequest: it is malformed, or what it says does not fit together; names the output.
     """
-    rest, raw = _cut(data, _RAW_OUTPUT)
+    rest, raw = protobuf.cut(data, _RAW_OUTPUT)
     head = parse("ModelInferResponse", rest)
     return InferResponse(
         outputs=_read_tensors("output", head.outputs, raw),
@@ -116,10 +106,8 @@ def decode_response(data: bytes | memoryview) -> InferResponse:
 
 def encode_stream_response(response: InferResponse, error: str = "") -> bytes:
     """A ModelStreamInferResponse. An error comes with a response that has no outputs, but the id of its request."""
-    inner = encode_response(response)
-    text = error.encode(errors="replace")
-    head = b"".join((_key(_ERROR), _varint(len(text)), text)) if text else b""
-    return b"".join((head, _key(_RESPONSE), _varint(len(inner)), inner))
+    head = message("ModelStreamInferResponse")(error_message=error.encode(errors="replace").decode())
+    return protobuf.join(head.SerializeToString(), _RESPONSE, [encode_response(response)])
 
 
 def decode_stream_response(data: bytes | memoryview) -> tuple[InferResponse, str]:
@@ -127,75 +115,9 @@ def decode_stream_response(data: bytes | memoryview) -> tuple[InferResponse, str
 
     :raises BadRequest: it is malformed.
     """
-    rest, responses = _cut(data, _RESPONSE)
+    rest, responses = protobuf.cut(data, _RESPONSE)
     error = parse("ModelStreamInferResponse", rest).error_message
     return decode_response(responses[-1] if responses else b""), error
-
-
-# -- metadata
-
-
-def encode_metadata(metadata: ModelMetadata) -> bytes:
-    """A ModelMetadataResponse."""
-    head = message("ModelMetadataResponse")(name=metadata.name, versions=metadata.versions, platform=metadata.platform)
-    for target, tensors in ((head.inputs, metadata.inputs), (head.outputs, metadata.outputs)):
-        for tensor in tensors:
-            target.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-    return bytes(head.SerializeToString())
-
-
-def decode_metadata(data: bytes) -> ModelMetadata:
-    """Read a ModelMetadataResponse.
-
-    :raises BadRequest: it is malformed.
-    """
-    head = parse("ModelMetadataResponse", data)
-    return ModelMetadata(
-        name=head.name,
-        inputs=_read_tensors_metadata("input", head.inputs),
-        outputs=_read_tensors_metadata("output", head.outputs),
-        versions=tuple(head.versions),
-        platform=head.platform,
-    )
-
-
-def encode_server_metadata(metadata: ServerMetadata) -> bytes:
-    """A ServerMetadataResponse."""
-    head = message("ServerMetadataResponse")(
-        name=metadata.name, version=metadata.version, extensions=metadata.extensions
-    )
-    return bytes(head.SerializeToString())
-
-
-def decode_server_metadata(data: bytes) -> ServerMetadata:
-    """Read a ServerMetadataResponse.
-
-    :raises BadRequest: it is malformed.
-    """
-    head = parse("ServerMetadataResponse", data)
-    return ServerMetadata(head.name, head.version, tuple(head.extensions))
-
-
-def decode_max_batch_size(data: bytes) -> int:
-    """Most rows of a request to a model, by its ModelConfigResponse; 0 where it takes no batches.
-
-    :raises BadRequest: it is malformed.
-    """
-    size = int(parse("ModelConfigResponse", data).config.max_batch_size)
-    if size < 0:
-        raise BadRequest("max_batch_size is no number of rows")
-    return size
-
-
-def parse(name: str, data: bytes) -> Any:
-    """Read a message of the schema.
-
-    :raises BadRequest: it is malformed.
-    """
-    try:
-        return message(name).FromString(data)
-    except DecodeError:
-        raise BadRequest(f"the message is no {name}") from None
 
 
 # -- parts of them
@@ -254,11 +176,6 @@ def _read_contents(tensor: Any) -> Array:
     return datatypes.from_numbers(values, datatype).reshape(shape)
 
 
-def _read_tensors_metadata(kind: str, tensors: Any) -> tuple[TensorMetadata, ...]:
-    check_count(kind, tensors)
-    return unique(kind, (TensorMetadata(each.name, each.datatype, tuple(each.shape)) for each in tensors))
-
-
 def _write_parameters(target: Any, parameters: Parameters) -> None:
     for key, value in parameters.items():
         if isinstance(value, bool):
@@ -281,71 +198,6 @@ def _read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _join(head: Any, raw: list[bytes | memoryview], number: int) -> bytes:
-    key = _key(number)
-    parts: list[bytes | memoryview] = [head.SerializeToString()]
-    for data in raw:
-        parts += (key, _varint(len(data)), data)
-    return b"".join(parts)
-
-
-def _cut(data: bytes | memoryview, number: int) -> tuple[bytes, list[memoryview]]:
-    """The bytes of every field `number` of a message, and the message without them.
-
-    :raises BadRequest: this is no protobuf, or has too many fields.
-    """
-    view = memoryview(data)
-    wanted = number << 3 | _BYTES
-    found: list[memoryview] = []
-    rest: list[memoryview] = []
-    place, end, fields = 0, view.nbytes, 0
-    while place < end:
-        fields += 1
-        if fields > MOST_FIELDS:
-            raise BadRequest(f"the message has more than {MOST_FIELDS} fields")
-        start = place
-        key, place = _read_varint(view, place)
-        wire = key & 7
-        if wire == _BYTES:
-            length, place = _read_varint(view, place)
-        elif wire == _VARINT:
-            _, place = _read_varint(view, place)
-            length = 0
-        elif wire in (_FIXED64, _FIXED32):
-            length = 8 if wire == _FIXED64 else 4
-        else:
-            raise BadRequest("the message is no protobuf")
-        if length > end - place:
-            raise BadRequest("the message is cut off")
-        if key == wanted:
-            found.append(view[place : place + length])
-        else:
-            rest.append(view[start : place + length])
-        place += length
-    return b"".join(rest), found
-
-
-def _key(number: int) -> bytes:
-    return bytes((number << 3 | _BYTES,))
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
-
-
-def _read_varint(view: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= view.nbytes:
-            raise BadRequest("the message is cut off")
-        byte = view[place]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, place
-    raise BadRequest("the message is no protobuf")
+def _joined(head: Any, number: int, raw: list[bytes | memoryview]) -> bytes:
+    # Not in one line with what fills `head`: that has to come first.
+    return protobuf.join(head.SerializeToString(), number, raw)

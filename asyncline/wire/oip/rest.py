@@ -15,19 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
-from asyncline.errors import BadRequest, RequestError
+from asyncline.errors import BadRequest
 from asyncline.wire import json
-from asyncline.wire.oip import datatypes
+from asyncline.wire.oip import datatypes, objects
 from asyncline.wire.oip.messages import (
     InferRequest,
     InferResponse,
     InferTensor,
-    ModelMetadata,
-    Parameters,
     RequestedOutput,
-    ServerMetadata,
     TensorMetadata,
     check_count,
     of,
@@ -39,6 +35,8 @@ BINARY = "binary_tensor_data"
 """The extension's name in a server's metadata."""
 
 ALIGNMENT = 64
+JOINED_NBYTES = 64 * 1024
+"""Up to here, copying a body into one piece costs less than sending it in several."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -48,7 +46,7 @@ class Body:
     """A body to be sent: its parts, one after the other."""
 
     parts: tuple[bytes | memoryview, ...]
-    """The JSON, and then raw tensors."""
+    """The JSON, and then raw tensors; one of both where that is short."""
     header_nbytes: int | None
     """For `Inference-Header-Content-Length`; None where all is JSON."""
 
@@ -117,16 +115,16 @@ def decode_request(
     :raises BadRequest: it is malformed, or what it says does not fit together; names the input.
     """
     head, raw = _split(body, header_nbytes)
-    parameters = dict(_parameters(head))
-    binary_output = _pop_flag(parameters, "binary_data_output") or False
+    parameters = dict(objects.parameters(head))
+    binary_output = objects.pop_flag(parameters, "binary_data_output") or False
     inputs = tuple(_decode_tensors("input", head, raw))
-    outputs = _list(head, "outputs")
+    outputs = objects.as_list(head, "outputs")
     check_count("output", outputs)
     return InferRequest(
         inputs=inputs,
         model_name=model_name,
         model_version=model_version,
-        id=_text(head, "id"),
+        id=objects.text(head, "id"),
         outputs=unique("output", map(_decode_requested, outputs)),
         binary_output=binary_output,
         parameters=parameters,
@@ -193,76 +191,11 @@ def decode_response(body: Buffer, header_nbytes: int | None = None) -> InferResp
     head, raw = _split(body, header_nbytes)
     return InferResponse(
         outputs=tuple(_decode_tensors("output", head, raw)),
-        model_name=_text(head, "model_name"),
-        model_version=_text(head, "model_version"),
-        id=_text(head, "id"),
-        parameters=_parameters(head),
+        model_name=objects.text(head, "model_name"),
+        model_version=objects.text(head, "model_version"),
+        id=objects.text(head, "id"),
+        parameters=objects.parameters(head),
     )
-
-
-# -- metadata and errors
-
-
-def encode_metadata(metadata: ModelMetadata) -> bytes:
-    return orjson.dumps(
-        {
-            "name": metadata.name,
-            "versions": list(metadata.versions),
-            "platform": metadata.platform,
-            "inputs": list(map(_encode_tensor_metadata, metadata.inputs)),
-            "outputs": list(map(_encode_tensor_metadata, metadata.outputs)),
-        }
-    )
-
-
-def decode_metadata(body: Buffer) -> ModelMetadata:
-    """:raises BadRequest: it is malformed."""
-    head = _object(json.decode(bytes(body)))
-    return ModelMetadata(
-        name=_text(head, "name"),
-        inputs=_decode_tensors_metadata("input", head),
-        outputs=_decode_tensors_metadata("output", head),
-        versions=_texts(head, "versions"),
-        platform=_text(head, "platform"),
-    )
-
-
-def encode_server_metadata(metadata: ServerMetadata) -> bytes:
-    return orjson.dumps({"name": metadata.name, "version": metadata.version, "extensions": list(metadata.extensions)})
-
-
-def decode_server_metadata(body: Buffer) -> ServerMetadata:
-    """:raises BadRequest: it is malformed."""
-    head = _object(json.decode(bytes(body)))
-    return ServerMetadata(_text(head, "name"), _text(head, "version"), _texts(head, "extensions"))
-
-
-def decode_max_batch_size(body: Buffer) -> int:
-    """Most rows of a request to a model, by its configuration (Triton's extension); 0 where it takes no batches.
-
-    :raises BadRequest: it is malformed.
-    """
-    size = _object(json.decode(bytes(body))).get("max_batch_size", 0)
-    if type(size) is not int or size < 0:
-        raise BadRequest("max_batch_size is no number of rows")
-    return size
-
-
-def encode_error(message: str) -> bytes:
-    return orjson.dumps({"error": message})
-
-
-def decode_error(body: Buffer) -> str:
-    """What the body of an error says; any server's, as well as it can be made out."""
-    try:
-        head = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return bytes(body[:1000]).decode(errors="replace").strip()
-    if isinstance(head, dict):
-        for key in ("error", "message", "detail"):
-            if isinstance(head.get(key), str):
-                return str(head[key])
-    return ""
 
 
 # -- parts of them
@@ -270,7 +203,10 @@ def decode_error(body: Buffer) -> str:
 
 def _body(head: dict[str, Any], raw: list[bytes | memoryview]) -> Body:
     text = json.encode(head)
-    return Body((text, *raw), len(text) if raw else None)
+    parts = (text, *raw)
+    if raw and sum(map(len, parts)) <= JOINED_NBYTES:
+        parts = (b"".join(parts),)
+    return Body(parts, len(text) if raw else None)
 
 
 def _view(body: Buffer) -> memoryview:
@@ -281,7 +217,7 @@ def _split(body: Buffer, header_nbytes: int | None) -> tuple[dict[str, Any], mem
     view = _view(body)
     size = view.nbytes if header_nbytes is None else header_nbytes
     # orjson reads a view as it is.
-    return _object(json.decode(view[:size])), view[size:]  # type: ignore[arg-type]
+    return objects.as_object(json.decode(view[:size])), view[size:]  # type: ignore[arg-type]
 
 
 def _encode_tensors(
@@ -306,7 +242,7 @@ def _encode_tensors(
 
 def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview) -> Iterable[InferTensor]:
     """The tensors of a message; all of `raw` has to be used up."""
-    tensors = _list(head, f"{kind}s")
+    tensors = objects.as_list(head, f"{kind}s")
     check_count(kind, tensors)
     place = 0
     found = []
@@ -320,10 +256,10 @@ def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview) -> Iterabl
 
 
 def _decode_tensor(kind: str, position: int, value: Any, raw: memoryview) -> tuple[InferTensor, int]:
-    head, name = _named(kind, position, value)
+    head, name = objects.named(kind, position, value)
     with of(kind, name):
-        datatype, shape = _text(head, "datatype"), _shape(head)
-        parameters = dict(_parameters(head))
+        datatype, shape = objects.text(head, "datatype"), objects.shape(head)
+        parameters = dict(objects.parameters(head))
         size = parameters.pop("binary_data_size", None)
         data = head.get("data")
         if any(key.startswith("shared_memory_") for key in parameters):
@@ -349,90 +285,9 @@ def _encode_requested(output: RequestedOutput) -> dict[str, Any]:
 
 
 def _decode_requested(value: Any) -> RequestedOutput:
-    head, name = _named("output", 0, value)
+    head, name = objects.named("output", 0, value)
     with of("output", name):
-        parameters = dict(_parameters(head))
+        parameters = dict(objects.parameters(head))
         if any(key.startswith("shared_memory_") for key in parameters):
             raise BadRequest("is asked for in shared memory, which is not served")
-        return RequestedOutput(name, _pop_flag(parameters, "binary_data"), parameters)
-
-
-def _encode_tensor_metadata(tensor: TensorMetadata) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-
-
-def _decode_tensors_metadata(kind: str, head: dict[str, Any]) -> tuple[TensorMetadata, ...]:
-    tensors = _list(head, f"{kind}s")
-    check_count(kind, tensors)
-    found = []
-    for position, value in enumerate(tensors):
-        tensor, name = _named(kind, position, value)
-        with of(kind, name):
-            found.append(TensorMetadata(name, _text(tensor, "datatype"), _shape(tensor, least=-1)))
-    return unique(kind, found)
-
-
-def _named(kind: str, position: int, value: Any) -> tuple[dict[str, Any], str]:
-    try:
-        head = _object(value)
-        name = _text(head, "name")
-    except RequestError as error:
-        error.message = f"{kind} {position}: {error.message}"
-        raise
-    if not name:
-        raise BadRequest(f"{kind} {position} has no name")
-    return head, name
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadRequest("expected an object")
-    return value
-
-
-def _list(head: dict[str, Any], key: str) -> list[Any]:
-    value = head.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise BadRequest(f"{key} is no list")
-    return value
-
-
-def _text(head: dict[str, Any], key: str) -> str:
-    value = head.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise BadRequest(f"{key} is no string")
-    return value
-
-
-def _texts(head: dict[str, Any], key: str) -> tuple[str, ...]:
-    values = _list(head, key)
-    if not all(isinstance(value, str) for value in values):
-        raise BadRequest(f"{key} are no strings")
-    return tuple(values)
-
-
-def _shape(head: dict[str, Any], least: int = 0) -> tuple[int, ...]:
-    shape = head.get("shape")
-    if not isinstance(shape, list) or not all(type(length) is int and length >= least for length in shape):
-        raise BadRequest("shape is no list of lengths")
-    return tuple(shape)
-
-
-def _parameters(head: dict[str, Any]) -> Parameters:
-    value = head.get("parameters")
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise BadRequest("parameters is no object")
-    return value
-
-
-def _pop_flag(parameters: dict[str, Any], key: str) -> bool | None:
-    value = parameters.pop(key, None)
-    if not isinstance(value, bool | None):
-        raise BadRequest(f"{key} is neither true nor false")
-    return value
+        return RequestedOutput(name, objects.pop_flag(parameters, "binary_data"), parameters)

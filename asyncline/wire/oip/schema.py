@@ -10,7 +10,9 @@ from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from asyncline.errors import BadRequest
 from asyncline.wire.oip.descriptor import DESCRIPTOR
 
 PACKAGE = "inference"
@@ -25,6 +27,17 @@ pool.AddSerializedFile(DESCRIPTOR)
 def message(name: str) -> Any:
     """The class of a message: `message("ModelReadyRequest")(name="resnet").SerializeToString()`."""
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+def parse(name: str, data: bytes) -> Any:
+    """Read a message of the schema.
+
+    :raises BadRequest: it is malformed.
+    """
+    try:
+        return message(name).FromString(data)
+    except DecodeError:
+        raise BadRequest(f"the message is no {name}") from None
 
 
 def method(name: str) -> str:
