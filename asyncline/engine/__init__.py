@@ -8,7 +8,7 @@
     processing.py Processing: `process` of one Op at work, the replicas and what waits for them
     batching/     Batcher: which samples run together, when and where (pure policy)
     lanes/        where hooks run
-    expiry.py     deadlines on few timers
+    expiry.py     deadlines on few timers; alarm.py: one timer for whatever comes first
     hooks.py      Observer: how tracer, metrics and logs see all this
     context.py    context(): what a hook may know of its request
     memory.py     empty(): room for a large result where the server can read it

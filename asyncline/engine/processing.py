@@ -8,13 +8,13 @@ it runs on the loop, by calls and callbacks.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from copy import copy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from asyncline.engine.alarm import Alarm
 from asyncline.engine.batching import Batcher
 from asyncline.engine.batching.rows import split
 from asyncline.engine.lanes.accelerator import DeviceLost
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 10_000
 """Most samples of one Item at an Op: they are queued in one go, during which the loop serves nobody else."""
-
-TIMER_S = 1e-3
 
 GRACE_S = 1.0
 """How long past the deadlines of all its samples a batch may run before its replica is said to hang."""
@@ -64,12 +62,12 @@ class Processing:
         self._cost: Callable[[Any], float] | None = op.hook("cost") if node.settings.max_batch_cost else None
         self._collate = op.collate
         self.batcher = self._make_batcher()
-        self._timer: asyncio.TimerHandle | None = None
+        self._feed_alarm = Alarm(engine.loop, self._wake)
         #: Batches that each replica has, oldest first.
         self._given: list[deque[Batch]] = [deque() for _ in replicas]
         #: Since when replicas hang.
         self.hung: dict[int, float] = {}
-        self._hang_timer: asyncio.TimerHandle | None = None
+        self._hang_alarm = Alarm(engine.loop, self._look_for_hung)
 
     def start(self) -> None:
         """The replicas have loaded their models, which may prefer some sizes of batches."""
@@ -168,17 +166,8 @@ class Processing:
                 self.replicas[feed.replica].submit(batch)
         at = self.batcher.next_feed_at()
         if at is not None:
-            # A loop's timers have milliseconds; uvloop would take a shorter wait for none, and go round and round.
-            at = max(at, now + TIMER_S)
-        if at is not None and (self._timer is None or at < self._timer.when()):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._engine.loop.call_at(at, self._feed_later)
+            self._feed_alarm.set(at, self._clock())
         return len(self.batcher) < waiting
-
-    def _feed_later(self) -> None:
-        self._timer = None
-        self._wake()
 
     def _wake(self) -> None:
         self._engine.wake(self._engine.runners[self._node.index])
@@ -261,22 +250,15 @@ class Processing:
     def _watch(self, batch: Batch) -> None:
         """See whether a batch is over some time after all its deadlines; a timer that is set for earlier will do."""
         batch.late_at = max([sample.visit.expires_at for sample in batch.samples]) + GRACE_S
-        timer = self._hang_timer
-        if timer is None or batch.late_at < timer.when():
-            if timer is not None:
-                timer.cancel()
-            self._hang_timer = self._engine.loop.call_at(batch.late_at, self._look_for_hung)
+        self._hang_alarm.set(batch.late_at, self._clock())
 
     def _look_for_hung(self) -> None:
-        self._hang_timer = None
         now = self._clock()
-        next_at = None
         for replica, given in enumerate(self._given):
             if not given or replica in self.hung:
                 continue
-            late_at = given[0].late_at
-            if now < late_at:
-                next_at = late_at if next_at is None else min(next_at, late_at)
+            if now < given[0].late_at:
+                self._hang_alarm.set(given[0].late_at, now)
                 continue
             self.hung[replica] = now
             for batch in given:
@@ -286,8 +268,6 @@ class Processing:
                 self._engine.hooks.emit(self._engine.hooks.replica_hung, self._node, replica)
             for samples, why in self.batcher.lost(replica, error):
                 self._fail_all(samples, why, now)
-        if next_at is not None:
-            self._hang_timer = self._engine.loop.call_at(next_at, self._look_for_hung)
         self._wake()
 
     def problem(self) -> str | None:
@@ -298,9 +278,8 @@ class Processing:
         return f"op {self._node.name!r}: replica {replica} hangs in process, for {self._clock() - since:.0f} s by now"
 
     def close(self) -> None:
-        for timer in (self._timer, self._hang_timer):
-            if timer is not None:
-                timer.cancel()
+        self._feed_alarm.cancel()
+        self._hang_alarm.cancel()
 
     def __repr__(self) -> str:
         return f"<Processing {self._node.name!r} {self.batcher!r}>"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asyncline import Engine, Graph, Observer, Request, op
+from asyncline.engine.alarm import Alarm
 from asyncline.engine.channel import Channel
 from asyncline.engine.expiry import TICK_S, Expiry
 from asyncline.engine.hooks import Hooks
@@ -173,3 +174,20 @@ def test_the_guard_names_the_hook_that_blocks_the_loop() -> None:
     where, stack = seen[0]
     assert where == "op 'blocking' preprocess"
     assert "reported.wait" in stack
+
+
+def test_an_alarm_rings_once_at_the_earliest_time() -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        rang: list[float] = []
+        alarm = Alarm(loop, lambda: rang.append(round(loop.time(), 3)))
+        for at in (5.0, 2.0, 9.0):
+            alarm.set(at, loop.time())
+        await asyncio.sleep(20)
+        alarm.set(30.0, loop.time())
+        alarm.cancel()
+        alarm.set(loop.time(), loop.time())  # not at once: a loop that takes no wait for none would spin
+        await asyncio.sleep(20)
+        return rang
+
+    assert run_virtual(main()) == [2.0, 20.001]

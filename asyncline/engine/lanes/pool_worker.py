@@ -13,6 +13,7 @@ from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from asyncline.engine.alarm import Alarm
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job
 from asyncline.engine.lanes.crossing import pack, unpack
@@ -78,9 +79,7 @@ class PoolWorker:
         self._starting: asyncio.Future[tuple[Any, ...]] | None = None
         self._progress: Any = None
         self._pidfd: int | None = None
-        # One timer, left as it is when a Job ends: setting one for each costs as much as sending the Job.
-        self._kill_timer: asyncio.TimerHandle | None = None
-        self._kill_at = 0.0
+        self._kill_alarm = Alarm(lane.loop, self._kill_if_hung)
         self._killed_because = ""
 
     @property
@@ -181,23 +180,17 @@ class PoolWorker:
     def _begins(self, job: Job, now: float) -> None:
         """The oldest Job can run now."""
         self.since = now
-        late_at = job.expires_at + GRACE_S
-        # A timer that is set for earlier will do.
-        if self._kill_timer is None or late_at < self._kill_at:
-            if self._kill_timer is not None:
-                self._kill_timer.cancel()
-            self._kill_at = late_at
-            self._kill_timer = self._lane.loop.call_at(late_at, self._kill_if_hung)
+        self._kill_alarm.set(job.expires_at + GRACE_S, now)
 
     def _kill_if_hung(self) -> None:
-        self._kill_timer = None
         job = self.jobs[0] if self.jobs else None
         if job is None:
             return
-        if self._lane.clock() >= job.expires_at + GRACE_S:
+        now = self._lane.clock()
+        if now >= job.expires_at + GRACE_S:
             self.kill("hung past the deadline")
         else:
-            self._begins(job, self.since)
+            self._kill_alarm.set(job.expires_at + GRACE_S, now)
 
     def withdraw(self) -> list[Job]:
         """Take back the Jobs that have not begun, oldest first. The worker takes no more until it has seen that."""
@@ -344,9 +337,7 @@ class PoolWorker:
         self._progress = None
         if self._starting is not None:
             self._starting.cancel()
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
-            self._kill_timer = None
+        self._kill_alarm.cancel()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
