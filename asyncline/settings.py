@@ -71,6 +71,7 @@ class DagSettings(_Section):
     worker_memory_mb: int = Field(2048, ge=64, description="most memory of its own of a process of the CPU pool")
     shared_mb: int = Field(0, ge=0, description="most memory that the CPU pool shares; 0: a quarter of the memory")
     cpu_threads: int | None = Field(None, ge=1, description="threads of the thread lane; default: cores")
+    nvtx: bool = Field(False, description="mark what replicas do for NVIDIA's profilers")
     fuse: bool = Field(True, description="run neighbouring CPU hooks of the same lane as one task")
 
 

@@ -10,7 +10,11 @@
         link.py      Link: the connection between the server and one worker
         crossing.py  pack, unpack: small values inside a message, large ones beside it
         segment.py   Segments: shared memory that one process writes and others read
+    call.py      one call of `process`: its arguments from a Batch, its results back to the samples
     device.py    ThreadReplica: a thread for each replica
+    pipelined.py PipelinedReplica: on CUDA, a thread that submits and one that completes
+        ring.py, slot.py, layout.py   the buffers of batches in flight, and where samples lie in them
+        accelerator.py   what this knows of CUDA, as protocols that backends implement
     lanes.py     Lanes: makes and keeps the ones that a Plan needs
 
 A kind of lane is one file; which lane a hook takes is `Node.lane` in `graph/plan.py`.

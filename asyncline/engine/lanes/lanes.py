@@ -12,6 +12,7 @@ from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes.base import Lane, Replica
 from asyncline.engine.lanes.device import ThreadReplica
 from asyncline.engine.lanes.loop import InlineLane, LoopLane, LoopReplica
+from asyncline.engine.lanes.pipelined import PipelinedReplica, can_pipeline
 from asyncline.engine.lanes.process import ProcessLane
 from asyncline.engine.lanes.thread import ThreadLane
 from asyncline.graph.op import is_async
@@ -22,8 +23,11 @@ from asyncline.settings import devices
 class Lanes:
     """Makes lanes for an Engine. Tests hand the Engine others (`asyncline.testing`)."""
 
+    _nvtx = False
+
     def make(self, plan: Plan, tasks: asyncio.TaskGroup, hooks: Hooks, clock: Clock) -> dict[str, Lane]:
         """The lanes by name (inline, loop, thread, process) that the hooks of `plan` need, in starting order."""
+        self._nvtx = plan.settings.dag.nvtx
         needed = {name: [node for node in plan.nodes if name in node.lanes.values()] for name in ("process", "thread")}
         lanes: dict[str, Lane] = {}
         cores = len(os.sched_getaffinity(0))
@@ -48,4 +52,9 @@ class Lanes:
         count = node.settings.replicas
         if is_async(process):
             return [LoopReplica(node, i, names[i % len(names)], tasks, clock) for i in range(count)]
-        return [ThreadReplica(node, i, names[i % len(names)], clock) for i in range(count)]
+        return [self._replica(node, i, names[i % len(names)], clock) for i in range(count)]
+
+    def _replica(self, node: Node, index: int, device: str, clock: Clock) -> Replica:
+        if device.startswith("cuda") and can_pipeline(node.op):
+            return PipelinedReplica(node, index, device, clock, nvtx=self._nvtx)
+        return ThreadReplica(node, index, device, clock)
