@@ -10,8 +10,6 @@ import pytest
 
 from asyncline import Engine, Graph, Request, Tensor
 from asyncline.backends import Model, ModelInfo, TensorInfo
-from asyncline.engine.lanes.lanes import Lanes
-from asyncline.engine.lanes.pipelined import PipelinedReplica, can_pipeline
 
 from .pipelines import (
     DOWNLOADS,
@@ -106,11 +104,6 @@ async def test_results_own_their_memory() -> None:
 
 
 async def test_an_engine_gets_every_request_its_own_answer() -> None:
-    class PipelinedLanes(Lanes):
-        def replicas(self, node: Any, *rest: Any) -> list[PipelinedReplica]:
-            assert can_pipeline(node.op)
-            return [PipelinedReplica(node, index, f"cuda:{index}", rest[-1]) for index in range(2)]
-
     model = Model(
         lambda device: doubler(Device(name=device)),
         Request(x=Tensor("FP32", [ROW])).x,
@@ -120,9 +113,12 @@ async def test_an_engine_gets_every_request_its_own_answer() -> None:
         concurrency=2,
         device="cuda:0,1",
     )
-    async with Engine(Graph("test", model), lanes=PipelinedLanes()) as engine:
+    async with Engine(Graph("test", model)) as engine:
         answers = await asyncio.gather(*(engine.submit({"x": row(n)}) for n in range(300)))
         assert [answer.tolist() for answer in answers] == [[2.0 * n] * ROW for n in range(300)]
+        statistics = [replica.statistics() for replica in engine.runners[0].replicas]  # type: ignore[attr-defined]
+        assert sum(each.rows for each in statistics) == 300
+        assert all(each.pipelined and not each.plain for each in statistics)
 
 
 # -- order

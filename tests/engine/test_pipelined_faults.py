@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asyncline import LoadError, OpError, Request
+from asyncline import Engine, Graph, LoadError, OpError, Request
 from asyncline.backends.fake_cuda import FakeDeviceSession
 from asyncline.engine.lanes import thread
 from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
@@ -246,6 +246,33 @@ async def test_an_error_after_which_the_device_does_not_work_is_a_lost_device() 
         replica.ring._downloads.synchronize = fail  # type: ignore[method-assign]
         (batch,) = await run(replica, rows(1))
         assert isinstance(batch.fault, DeviceLost) and "something broke" in str(batch.fault)
+
+
+# -- in an Engine
+
+
+async def test_an_engine_halves_batches_until_the_device_has_room_for_them() -> None:
+    session = uncaptured(Device())
+    op = Piped(Request(), load=lambda: session, batch_size=8)
+    async with Engine(Graph("test", op)) as engine:
+        session.most = 3
+        answers = await asyncio.gather(*(engine.submit(row(n)) for n in range(60)))
+        assert [answer[0] for answer in answers] == [2 * n for n in range(60)]
+        (replica,) = engine.runners[0].replicas
+        assert isinstance(replica, PipelinedReplica) and not replica.statistics().plain
+
+
+async def test_a_lost_device_ends_the_engine_and_fails_every_request_once() -> None:
+    device = Device()
+    engine = Engine(Graph("test", Piped(Request(), load=lambda: doubler(device), batch_size=4)))
+    await engine.start()
+    assert (await engine.submit(row(1)))[0] == 2
+    device.lose()
+    outcomes = await asyncio.gather(*(engine.submit(row(n)) for n in range(40)), return_exceptions=True)
+    assert all(isinstance(outcome, OpError) and "cuda:0 is lost" in str(outcome) for outcome in outcomes)
+    with pytest.raises(ExceptionGroup) as ended_by:
+        await engine.wait_closed()
+    assert "cuda:0 is lost" in str(ended_by.value.exceptions[0])
 
 
 # -- start
