@@ -5,12 +5,13 @@ HTTP_PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test lint bench clean
+.PHONY: help serve test lint bench bench-gpu clean
 
 help:
 	@echo "make serve [HTTP_PORT=8000]   serve the OCR pipeline on 127.0.0.1"
 	@echo "make test                     ruff, mypy and pytest"
 	@echo "make bench                    benchmarks against what one would write without asyncline (wrk for REST)"
+	@echo "make bench-gpu                the CUDA lane beside a raw CUDA-graph loop; needs a GPU"
 	@echo "make clean                    remove .venv and caches"
 
 serve: $(VENV)/.ocr
@@ -27,8 +28,11 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.ocr
 	$(BIN)/python -m loadtest.bench
 
+bench-gpu: $(VENV)/.torch
+	$(BIN)/python -m loadtest.gpu
+
 # One file for each set of extras: newer than pyproject.toml where that set is installed as it says.
-$(VENV)/.ocr $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.ocr $(VENV)/.dev $(VENV)/.torch: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 

@@ -18,6 +18,7 @@
     │   ├── ocr_served.py      ours, and its HTTP clients
     │   ├── ocr_raw.py         theirs: processes that call RapidOCR
     │   └── pages.py           the pages
+    gpu.py               the CUDA lane against a raw CUDA-graph loop (python -m loadtest.gpu)
     ├── child.py         a subprocess, ended by its own handle
     ├── pairs.py         measuring in turns, medians, the machine
     └── report.py        rows, budgets, the Markdown table

@@ -116,6 +116,10 @@ class TorchAccelerator:
     def leave(self) -> None:
         pass
 
+    def range(self, name: str) -> Any:
+        """A context that a profiler shows by that name."""
+        return self._torch.cuda.nvtx.range(name)
+
     def stream(self) -> TorchStream:
         return TorchStream(self._torch, self.device)
 

@@ -504,3 +504,26 @@ async def test_an_example_that_fails_fails_the_start() -> None:
 
     with pytest.raises(LoadError, match="op 'cold' example: AssertionError"):
         await Engine(graph_of(Cold)).start()
+
+
+async def test_a_model_is_closed_in_the_thread_that_loaded_it() -> None:
+    threads: list[int] = []
+
+    class Closing:
+        def close(self) -> None:
+            threads.append(threading.get_ident())
+
+    class Holding(Op):
+        cpu = "inline"
+
+        def load_model(self, device: str) -> Closing:
+            threads.append(threading.get_ident())
+            return Closing()
+
+        def process(self, batch: list[Any]) -> list[Any]:
+            return batch
+
+    async with Engine(graph_of(Holding)) as engine:
+        assert await engine.submit(1) == 1
+    loaded, closed = threads
+    assert loaded == closed != threading.get_ident()

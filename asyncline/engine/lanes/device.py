@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import threading
 from queue import SimpleQueue
 
@@ -14,6 +15,8 @@ from asyncline.engine.lanes.call import arguments, fail, take_results, warm_up
 from asyncline.engine.lanes.thread import Ending
 from asyncline.errors import LoadError, load_error
 from asyncline.graph.plan import Node
+
+log = logging.getLogger("asyncline.engine")
 
 
 class ThreadReplica(Replica):
@@ -51,7 +54,7 @@ class ThreadReplica(Replica):
                 del batch  # not kept while the thread waits for the next
         except RuntimeError:
             return  # the loop is closed: nobody waits
-        self._op.model = None
+        self._unload()
         self._ending.one_ended()
 
     def _load(self) -> LoadError | None:
@@ -65,6 +68,16 @@ class ThreadReplica(Replica):
         except BaseException as error:  # a SystemExit of a hook must not end the thread silently
             return load_error(error, self.node.name, hook)
         return None
+
+    def _unload(self) -> None:
+        """Let go of the model, in the thread that made it."""
+        model, self._op.model = self._op.model, None
+        close = getattr(model, "close", None)
+        try:
+            if callable(close):
+                close()
+        except BaseException:  # of user code, at the end of everything: there is nobody to tell but the log
+            log.exception("op %r: closing the model of replica %d", self.node.name, self.index)
 
     def _run(self, batch: Batch) -> None:
         current.set(None)
