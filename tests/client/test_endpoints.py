@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from asyncline.client.address import Address
 from asyncline.client.budget import RetryBudget
 from asyncline.client.endpoints import Endpoint, Endpoints
+from tests.wire.tensors import untimed
 
 
 def endpoints(count: int) -> Endpoints:
@@ -119,6 +120,7 @@ def test_after_its_rest_one_request_tries_it() -> None:
 # -- retries
 
 
+@untimed
 @given(st.lists(st.booleans(), max_size=300))
 def test_no_more_than_a_tenth_is_sent_again(failed: list[bool]) -> None:
     budget = RetryBudget()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 
 from asyncline.wire.oip import InferTensor, RequestedOutput
 from asyncline.wire.oip.datatypes import DTYPES
+
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How long an example takes is the machine's affair."""
 
 NAMES = st.text(min_size=1, max_size=5).filter(lambda name: not name.startswith("shared_memory_"))
 SHAPES = st.just(()) | array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=3)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from asyncline import BadRequest, OpError
 from asyncline.wire import json
 from asyncline.wire.oip import InferTensor, datatypes
-from tests.wire.tensors import bytes_array, same, tensors
+from tests.wire.tensors import bytes_array, same, tensors, untimed
 
 IN_JSON = tuple(name for name in datatypes.DTYPES if name not in ("FP16", "BF16"))
 
 
+@untimed
 @given(tensors())
 def test_raw_bytes_come_back_to_the_bit(tensor: InferTensor) -> None:
     raw = memoryview(datatypes.to_raw(tensor.array, tensor.datatype))
@@ -25,6 +26,7 @@ def test_raw_bytes_come_back_to_the_bit(tensor: InferTensor) -> None:
     assert same(InferTensor(tensor.name, tensor.datatype, array, tensor.parameters), tensor)
 
 
+@untimed
 @given(tensors(datatypes=IN_JSON, text=True), st.booleans())
 def test_json_comes_back_nested_and_flat(tensor: InferTensor, nested: bool) -> None:
     flat = datatypes.to_json(tensor.array, tensor.datatype)
@@ -96,6 +98,7 @@ def test_raw_bytes_that_do_not_fit_are_refused(data: bytes, datatype: str, shape
     assert words in error.value.message
 
 
+@untimed
 @given(st.binary(max_size=40), st.sampled_from(tuple(datatypes.DTYPES)), st.lists(st.integers(-2, 2**62), max_size=3))
 def test_any_raw_bytes_are_read_or_refused(data: bytes, datatype: str, shape: list[int]) -> None:
     try:
@@ -218,6 +221,7 @@ def test_an_array_of_ml_dtypes_is_written_as_its_bits() -> None:
     assert bytes(datatypes.to_raw(array, "BF16")) == b"\x80\x3f\x00\xc0"
 
 
+@untimed
 @given(st.integers(0, 2**16 - 1))
 def test_bf16_comes_back_from_fp32(bits: int) -> None:
     array = np.array(bits, "<u2")
@@ -229,6 +233,7 @@ def test_bf16_comes_back_from_fp32(bits: int) -> None:
         assert there_and_back == array
 
 
+@untimed
 @given(st.floats(-(2.0**127), 2.0**127, width=32))
 def test_bf16_is_the_nearest(value: float) -> None:
     def fp32(bits: int) -> float:

@@ -25,7 +25,7 @@ from asyncline.wire.oip import (
     grpc_metadata,
 )
 from asyncline.wire.oip.schema import message
-from tests.wire.tensors import NAMES, OUTPUTS, PARAMETERS, all_same, bytes_array, many, same, tensors
+from tests.wire.tensors import NAMES, OUTPUTS, PARAMETERS, all_same, bytes_array, many, same, tensors, untimed
 
 TYPED = tuple(grpc._CONTENTS)
 IDS = st.text(max_size=5)
@@ -49,6 +49,7 @@ def typed(tensor: InferTensor) -> Any:
 # -- there and back
 
 
+@untimed
 @given(many(), OUTPUTS, IDS, PARAMETERS)
 def test_a_request_comes_back(
     inputs: tuple[InferTensor, ...], outputs: tuple[RequestedOutput, ...], id: str, parameters: dict[str, Any]
@@ -59,6 +60,7 @@ def test_a_request_comes_back(
     assert (found.model_name, found.model_version, found.id, found.parameters) == ("m", "3", id, parameters)
 
 
+@untimed
 @given(many(), IDS, PARAMETERS)
 def test_a_response_comes_back(outputs: tuple[InferTensor, ...], id: str, parameters: dict[str, Any]) -> None:
     found = grpc.decode_response(grpc.encode_response(InferResponse(outputs, "m", "1", id, parameters)))
@@ -66,6 +68,7 @@ def test_a_response_comes_back(outputs: tuple[InferTensor, ...], id: str, parame
     assert (found.model_name, found.model_version, found.id, found.parameters) == ("m", "1", id, parameters)
 
 
+@untimed
 @given(many())
 def test_protobuf_reads_what_is_written_here(inputs: tuple[InferTensor, ...]) -> None:
     found = message("ModelInferRequest").FromString(grpc.encode_request(InferRequest(inputs)))
@@ -75,6 +78,7 @@ def test_protobuf_reads_what_is_written_here(inputs: tuple[InferTensor, ...]) ->
     ]
 
 
+@untimed
 @given(tensors(datatypes=TYPED))
 def test_typed_contents_are_read(tensor: InferTensor) -> None:
     (found,) = grpc.decode_request(typed(tensor).SerializeToString()).inputs
@@ -85,6 +89,7 @@ def test_typed_contents_are_read(tensor: InferTensor) -> None:
         assert same(found, replace(tensor, parameters={}))
 
 
+@untimed
 @given(many(), IDS, st.text(max_size=9))
 def test_a_response_of_a_stream_comes_back(outputs: tuple[InferTensor, ...], id: str, error: str) -> None:
     response, text = grpc.decode_stream_response(grpc.encode_stream_response(InferResponse(outputs, id=id), error))
@@ -97,6 +102,7 @@ def test_an_error_alone_is_a_response_of_a_stream() -> None:
     assert grpc.decode_stream_response(alone) == (InferResponse(()), "no")
 
 
+@untimed
 @given(
     st.lists(
         st.builds(TensorMetadata, NAMES, NAMES, st.lists(st.integers(-1, 9)).map(tuple)), unique_by=lambda t: t.name
@@ -261,6 +267,7 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
         grpc.decode_request(data)
 
 
+@untimed
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for decode in (
@@ -275,6 +282,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             assert error.message
 
 
+@untimed
 @given(many(), st.data())
 def test_a_message_with_a_wrong_byte_is_read_or_refused(inputs: tuple[InferTensor, ...], draw: st.DataObject) -> None:
     data = bytearray(grpc.encode_request(InferRequest(inputs, "m", id="1")))

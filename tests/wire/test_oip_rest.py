@@ -22,7 +22,7 @@ from asyncline.wire.oip import (
     rest,
     rest_metadata,
 )
-from tests.wire.tensors import NAMES, OUTPUTS, PARAMETERS, all_same, bytes_array, many
+from tests.wire.tensors import NAMES, OUTPUTS, PARAMETERS, all_same, bytes_array, many, untimed
 
 IN_JSON = tuple(name for name in rest.datatypes.DTYPES if name not in ("FP16", "BF16"))
 IDS = st.text(max_size=5)
@@ -55,6 +55,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
 # -- there and back
 
 
+@untimed
 @given(many(), OUTPUTS, IDS, st.booleans(), PARAMETERS)
 def test_a_binary_request_comes_back(
     inputs: tuple[InferTensor, ...],
@@ -71,11 +72,13 @@ def test_a_binary_request_comes_back(
     assert (found.binary_output, found.parameters) == (binary_output, parameters)
 
 
+@untimed
 @given(many(datatypes=IN_JSON, text=True))
 def test_a_json_request_comes_back(inputs: tuple[InferTensor, ...]) -> None:
     assert all_same(request_back(InferRequest(inputs), binary=False).inputs, inputs)
 
 
+@untimed
 @given(many(datatypes=IN_JSON, text=True), OUTPUTS, st.booleans(), IDS, PARAMETERS)
 def test_a_response_comes_back_in_the_form_that_was_asked_for(
     outputs: tuple[InferTensor, ...],
@@ -93,6 +96,7 @@ def test_a_response_comes_back_in_the_form_that_was_asked_for(
     assert ["data" not in output for output in written] == [request.wants_binary(output.name) for output in outputs]
 
 
+@untimed
 @given(
     st.lists(
         st.builds(TensorMetadata, NAMES, NAMES, st.lists(st.integers(-1, 9)).map(tuple)), unique_by=lambda t: t.name
@@ -276,6 +280,7 @@ HOSTILE = st.fixed_dictionaries(
 )
 
 
+@untimed
 @given(HOSTILE, st.binary(max_size=20))
 def test_any_json_is_read_or_refused(head: Any, raw: bytes) -> None:
     data = json.dumps(head).encode()
@@ -286,6 +291,7 @@ def test_any_json_is_read_or_refused(head: Any, raw: bytes) -> None:
             assert error.message
 
 
+@untimed
 @given(st.binary(max_size=40), st.none() | st.integers(0, 40))
 def test_any_bytes_are_read_or_refused(body: bytes, header_nbytes: int | None) -> None:
     with pytest.raises(BadRequest):
