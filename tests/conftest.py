@@ -8,6 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
+
+# An example takes as long as the machine lets it.
+settings.register_profile("asyncline", deadline=None)
+settings.load_profile("asyncline")
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,16 @@ from asyncline.engine.lanes.accelerator import DeviceLost
 from asyncline.engine.lanes.base import Batch, Replica
 from asyncline.engine.lanes.call import WrongNumber
 from asyncline.engine.visit import Sample, Visit
-from asyncline.errors import BadRequest, DeadlineExceeded, OpError, ProductError, RequestError, hook_error
+from asyncline.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    OpError,
+    Overloaded,
+    ProductError,
+    RequestError,
+    Unavailable,
+    hook_error,
+)
 from asyncline.graph.collate import gather
 from asyncline.graph.outcomes import Each, Reply, Rows
 from asyncline.graph.plan import Node
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 10_000
 """Most samples of one Item at an Op: they are queued in one go, during which the loop serves nobody else."""
+
+NOT_THE_SAMPLES = (WrongNumber, Unavailable, Overloaded, DeadlineExceeded)
+"""Errors of a batch that another run of its halves would not change."""
 
 GRACE_S = 1.0
 """How long past the deadlines of all its samples a batch may run before its replica is said to hang."""
@@ -197,7 +209,7 @@ class Processing:
             failed = self.batcher.finished(where, began, ended)
             for sample, result in zip(batch.samples, batch.results, strict=True):
                 self._take(sample, result, ended)
-        elif isinstance(batch.error, WrongNumber):
+        elif isinstance(batch.error, NOT_THE_SAMPLES):
             failed = self.batcher.finished(where, began, ended)
             self._fail_all(batch.samples, batch.error, ended)
         elif batch.fault is None:

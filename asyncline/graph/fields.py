@@ -217,6 +217,7 @@ class Tensor(Field):
     def _from_lists(self, value: Any, target: np.dtype[Any]) -> np.ndarray[Any, Any]:
         if not isinstance(value, (list, tuple, int, float)):
             raise BadRequest(f"expected nested lists of numbers, got {_kind(value)}")
+        _check_numbers(value)
         try:
             array = np.asarray(value)
         except (ValueError, OverflowError):
@@ -290,3 +291,27 @@ class Tensor(Field):
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
+
+
+def _check_numbers(value: Any) -> None:
+    """Refuse anything but numbers before numpy sees it: of a long string and many short ones it would make an
+    array of many long ones.
+
+    :raises BadRequest: there is something else in the nested lists.
+    """
+    level = [value] if isinstance(value, list | tuple) else []
+    while level:
+        deeper = []
+        for part in level:
+            kinds = set(map(type, part))
+            if not kinds <= _NUMBERS:
+                if any(not issubclass(kind, _NUMERIC) for kind in kinds - _NUMBERS):
+                    raise BadRequest("expected numbers only")
+            if not kinds.isdisjoint(_LISTS):
+                deeper += [each for each in part if type(each) in _LISTS]
+        level = deeper
+
+
+_LISTS = frozenset({list, tuple})
+_NUMBERS = _LISTS | {int, float, bool}
+_NUMERIC = (int, float, np.generic, np.ndarray)

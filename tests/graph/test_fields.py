@@ -341,3 +341,13 @@ def test_the_schema_of_a_tensor_nests_its_lengths() -> None:
     }
     assert Tensor("FP16", []).schema() == {"type": "number"}
     assert Tensor("BOOL", []).schema() == {"type": "boolean"}
+
+
+def test_strings_among_numbers_are_refused_before_they_take_memory() -> None:
+    """numpy would make 1.6 GB of these 100 kB."""
+    field = Tensor("FP32", [-1])
+    with pytest.raises(BadRequest, match="expected numbers only"):
+        field.parse(["x" * 50_000, *["y"] * 10_000])
+    with pytest.raises(BadRequest, match="expected numbers only"):
+        Tensor("FP32", [-1, -1]).parse([[1, 2], [3, {"a": 1}]])
+    assert field.parse([np.float32(1), 2, True]).tolist() == [1, 2, 1]

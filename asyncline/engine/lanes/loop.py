@@ -132,6 +132,7 @@ class LoopReplica(Replica):
         self._running.add_done_callback(partial(self._hand_back, batch))
 
     async def _run(self, batch: Batch) -> None:
+        current.set(None)
         batch.started_at = self._clock()
         try:
             given = arguments(self._op, batch)
