@@ -28,10 +28,15 @@ A client's fault never has a code that a transport shows as a server's fault.
 from __future__ import annotations
 
 import re
+import traceback
 from typing import Any
 
 MESSAGE_BYTES = 400
 """Most bytes of a message: an error body with its code and request id stays under 512."""
+
+TRACEBACK_CHARACTERS = 16_000
+MOST_CAUSES = 16
+"""An exception may well be its own cause."""
 
 _PATH = re.compile(r"(?:(?<![\w/])|(?<=file://))(?:/[\w.@+\-]+){2,}/?")
 
@@ -200,7 +205,7 @@ class WorkerCrashed(RequestError):
 
 def public_message(error: BaseException) -> str:
     """What a client may read of `error`: one line without file system paths, at most 400 bytes."""
-    text = " ".join(_text(error).split()) or type(error).__name__
+    text = " ".join(text_of(error).split()) or type(error).__name__
     data = _PATH.sub("<path>", text).encode(errors="replace")  # of a lone surrogate
     if len(data) <= MESSAGE_BYTES:
         return data.decode()
@@ -210,17 +215,31 @@ def public_message(error: BaseException) -> str:
 def hook_error(error: BaseException, op: str, hook: str) -> RequestError:
     """Translate whatever a hook raised into the outcome of the Item it was working on."""
     if isinstance(error, RequestError):
+        _forget_frames(error)
         return error.at(op, hook)
-    text = _text(error).strip()
+    text = text_of(error).strip()
     name = type(error).__name__
     outcome = OpError(f"op {op!r} {hook}: {name}: {text}" if text else f"op {op!r} {hook}: {name}")
     outcome.__cause__ = error
+    outcome.traceback = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
+    _forget_frames(error)
     return outcome
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error came through: they hold what the hook worked on, which would stay in
+    memory until the collector comes by.
+    """
+    for _ in range(MOST_CAUSES):
+        if error is None:
+            return
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def load_error(error: BaseException, op: str, hook: str) -> LoadError:
     """Translate whatever `init_op` or `load_model` raised into one line for the operator, paths and all."""
-    text = " ".join(_text(error).split())
+    text = " ".join(text_of(error).split())
     if not isinstance(error, LoadError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     outcome = LoadError(f"op {op!r} {hook}: {text}")
@@ -228,7 +247,8 @@ def load_error(error: BaseException, op: str, hook: str) -> LoadError:
     return outcome
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What it says, if it can say anything."""
     try:
         return str(error)
     except Exception:  # `__str__` is the user's code too

@@ -27,8 +27,10 @@ from asyncline.observe.progress import Progress
 from asyncline.observe.prometheus import Metrics
 from asyncline.observe.statistics import Statistics
 from asyncline.settings import Settings
+from asyncline.transports.base import Transport
 from asyncline.transports.rest.example import curl
 from asyncline.transports.rest.transport import RestTransport
+from asyncline.transports.tcp.transport import TcpTransport
 
 log = logging.getLogger("asyncline.server")
 
@@ -61,7 +63,12 @@ class Server:
         for observer in (statistics, Log()):
             self.engine.hooks.add(observer)
         metrics = Metrics(self.engine, statistics)
-        self.transport = RestTransport(self.engine, settings.service, metrics.render)
+        service = settings.service
+        self.rest = RestTransport(self.engine, service, metrics.render)
+        #: Transports, and the ports they are to listen on.
+        self.transports: list[tuple[Transport, int | None]] = [(self.rest, service.http_port)]
+        if service.tcp_port is not None or service.tcp_fd is not None:
+            self.transports.append((TcpTransport(self.engine, service), service.tcp_port))
 
     async def run(self) -> int:
         """Serve until a signal; returns the exit code."""
@@ -80,11 +87,12 @@ class Server:
 
     async def _listen(self) -> None:
         # Before the models: a port that is taken shows at once, and probes see "starting".
-        try:
-            await self.transport.start()
-        except (OSError, ssl.SSLError) as error:
-            service = self._settings.service
-            raise LoadError(f"cannot listen on {service.host}:{service.http_port}: {_reason(error)}") from error
+        for transport, port in self.transports:
+            try:
+                await transport.start()
+            except (OSError, ssl.SSLError) as error:
+                host = self._settings.service.host
+                raise LoadError(f"cannot listen on {host}:{port}: {_reason(error)}") from error
 
     async def _load(self, stop: asyncio.Event) -> bool:
         """Start the Engine; False when a signal came first."""
@@ -120,21 +128,25 @@ class Server:
 
     async def _shut_down(self) -> bool:
         """Refuse, finish what is in flight within `drain_s`, close."""
-        self.transport.close()
+        for transport, _ in self.transports:
+            transport.close()
         drained = await self.engine.drain(self._settings.service.drain_s)
-        await self.transport.wait_closed()  # so that the last answers are written before anything ends
+        for transport, _ in self.transports:
+            await transport.wait_closed()  # so that the last answers are written before anything ends
         await self.engine.close()
         return drained
 
     def _announce(self) -> None:
         service = self._settings.service
-        address = self.transport.address
+        address = self.rest.address
         if not service.host.startswith(LOOPBACK) and service.auth_token is None:
             self._console.print(
                 f"[yellow]warning: {service.host} is open to other machines and no --auth-token is set[/]"
             )
         name = self.engine.graph.name
         self._console.print(f"serving [bold]{name}[/] on {address}  (try it: {address}/docs)", highlight=False)
+        for transport, _ in self.transports[1:]:
+            self._console.print(f"and on {transport.address}", highlight=False)
         self._console.print(curl(self.engine.graph, address), highlight=False, soft_wrap=True, markup=False)
 
 

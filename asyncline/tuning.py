@@ -20,6 +20,7 @@ THREAD_VARIABLES = (
 """Read by OpenMP (torch, scikit-image), MKL, OpenBLAS (numpy), numexpr and OpenCV when they are loaded."""
 
 MALLOC_SWITCH = "ASYNCLINE_MALLOC"
+KEPT_BYTES = 512 * 2**20
 # Of malloc.h: mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -38,7 +39,7 @@ def tune_malloc() -> bool:
     """Have glibc keep large blocks that are freed, rather than hand them back and fault them in again.
 
     Batches of a torch model on the CPU become up to five times faster by it, as their activations are such
-    blocks; memory that was once used stays with the process. Returns whether it was done.
+    blocks; up to KEPT_BYTES that were once used stay with the process. Returns whether it was done.
     """
     if os.environ.get(MALLOC_SWITCH, "1") == "0" or not sys.platform.startswith("linux"):
         return False
@@ -46,4 +47,4 @@ def tune_malloc() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))

@@ -32,6 +32,8 @@ from asyncline.settings import Settings, merge
 
 log = logging.getLogger("asyncline.engine")
 
+MOST_CHARACTERS = 1024
+"""Longest log_id: it goes along wherever the request goes."""
 CLOSE_S = 5.0
 """Longest time of one Op's `close_op`."""
 
@@ -273,7 +275,10 @@ class Engine:
         """
         item = self.begin(payload, timeout_s=timeout, log_id=log_id)
         await item.wait()
-        return item.result()
+        try:
+            return item.result()
+        finally:
+            del item, payload  # an error knows this frame: see `Item.result`
 
     def begin(
         self,
@@ -294,6 +299,8 @@ class Engine:
         now = self.clock()
         if timeout_s is not None and not timeout_s > 0:
             raise ValueError(f"a timeout of {timeout_s} s: expected more than 0")
+        if len(log_id) > MOST_CHARACTERS or (traceparent is not None and len(traceparent) > MOST_CHARACTERS):
+            raise ValueError(f"a log_id or traceparent of more than {MOST_CHARACTERS} characters")
         deadline = expires_at(now, self._timeout_s, timeout_s)
         try:
             if self.state != "ready":

@@ -125,9 +125,13 @@ class Item:
 
         :raises RequestError: there is none.
         """
-        if self.error is not None:
+        if self.error is None:
+            return self.value
+        try:
             raise self.error
-        return self.value
+        finally:
+            # The error knows this frame, and through it would know itself: what it holds would stay in memory.
+            self = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "done" if self.done else "in flight"

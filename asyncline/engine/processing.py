@@ -241,7 +241,7 @@ class Processing:
         if visit.rows is not None:
             try:
                 result = gather(visit.results, visit.rows)
-            except ValueError as error:
+            except Exception as error:  # pieces of different kinds fail in many ways
                 self._failed(visit, OpError(f"op {self._node.name!r} process: {error}"), now)
                 return
         else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from asyncline import (
     Observer,
     Op,
     OpError,
+    Overloaded,
     Request,
     RequestError,
     Unavailable,
@@ -400,7 +403,7 @@ async def test_an_op_that_kills_worker_after_worker_is_refused_for_a_while(monke
         for _ in range(2):
             with pytest.raises(WorkerCrashed):
                 await engine.submit(("kill", None), timeout=20)
-        with pytest.raises(Unavailable, match="op 'busy' preprocess: kills its worker processes") as refused:
+        with pytest.raises(Unavailable, match="op 'busy': kills its worker processes") as refused:
             await engine.submit(("add", 1))
         assert refused.value.retry_after_s >= 1
         assert "refuses op 'busy'" in str(engine.problem())
@@ -452,14 +455,17 @@ async def test_hooks_that_run_as_one_task_in_a_worker_have_their_own_outcomes() 
         assert array.sum() == 700_000
 
 
-async def test_a_value_that_a_later_hook_of_the_same_task_changes_crosses_as_it_was() -> None:
+@pytest.mark.parametrize("fuse", [True, False])
+async def test_a_value_that_a_later_hook_changes_crosses_as_it_was(fuse: bool) -> None:
     made = Make(Request())
     graph = Graph("test", made=made, spoiled=Spoil(made))
-    async with Engine(graph, pool(graph)) as engine:
-        assert engine.plan.fused
-        for count in (10, 10_000):  # in the message, and beside it
-            got = await engine.submit(count)
-            assert (got["made"].sum(), got["spoiled"].sum()) == (0, count)
+    settings = merge("test", {"make": {}, "spoil": {}}, Source("test", {"dag": {"cpu_workers": 1, "fuse": fuse}}))
+    async with Engine(graph, settings) as engine:
+        assert bool(engine.plan.fused) is fuse
+        got = await engine.submit(10)
+        assert (got["made"].sum(), got["spoiled"].sum()) == (0, 10)
+        with pytest.raises(OpError, match="op 'spoil' preprocess: ValueError: output array is read-only"):
+            await engine.submit(10_000)  # beside the message, where others may read it
 
 
 async def test_a_result_that_cannot_cross_is_the_error_of_the_hook_that_made_it() -> None:
@@ -527,3 +533,134 @@ async def test_a_model_is_closed_in_the_thread_that_loaded_it() -> None:
         assert await engine.submit(1) == 1
     loaded, closed = threads
     assert loaded == closed != threading.get_ident()
+
+
+def lane_of(engine: Engine) -> ProcessLane:
+    lane = engine._lanes["process"]
+    assert isinstance(lane, ProcessLane)
+    return lane
+
+
+class Held(Op):
+    """A replica that lets an Item's value wait outside of the pool."""
+
+    cpu = "inline"
+    gate = threading.Event()
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        assert self.gate.wait(20)
+        return batch
+
+
+async def test_a_value_of_a_worker_that_has_died_is_handed_on_to_another() -> None:
+    graph = Graph("test", Busy(Held(Busy(Request(), name="first")), name="second"))
+    watching = Watching()
+    async with Engine(graph, pool(graph), observers=[watching]) as engine:
+        Held.gate.clear()
+        item = asyncio.create_task(engine.submit(("pass", ("size", ("array", 100_000))), timeout=20))
+        made = asyncio.create_task(engine.submit(("pass", ("pass", np.zeros(100_000))), timeout=20))
+        while len(engine.runners[1].processing or ()) == 0:  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
+        lane_of(engine)._workers[0].kill("for the test")
+        await watching.one_lost.wait()
+        Held.gate.set()
+        assert (await made).sum() == 0
+        with pytest.raises(OpError):
+            await item  # a tuple has no nbytes
+        assert await engine.submit(("pass", ("add", 1)), timeout=20) == 1
+
+
+async def test_answers_that_lie_unread_when_a_worker_dies_are_read_first() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        await learn_that_it_is_short(engine)
+        lane = lane_of(engine)
+        for _ in range(3):
+            lane._costs[0, "preprocess"] = 1e-5
+            first = asyncio.create_task(engine.submit(("add", 1), timeout=20))
+            dies = asyncio.create_task(engine.submit(("kill", 0), timeout=20))
+            await asyncio.sleep(0)
+            lane._flush()
+            later = asyncio.create_task(engine.submit(("add", 2), timeout=20))
+            assert await first == 1 and await later == 2
+            with pytest.raises(WorkerCrashed):
+                await dies
+        assert engine.runners[0]._preparing == 0
+
+
+async def test_hooks_that_hand_back_their_arguments_do_not_fill_the_memory() -> None:
+    graph = graph_of(Busy)
+    settings = merge(graph.name, {"busy": {}}, Source("test", {"dag": {"cpu_workers": 1, "shared_mb": 8}}))
+    async with Engine(graph, settings) as engine:
+        for _ in range(6):
+            got = await outcomes(engine, *((("pass"), np.zeros(100_000)) for _ in range(3)))
+            assert all(isinstance(one, np.ndarray) for one in got)
+            del got
+
+
+async def test_a_result_as_large_as_the_memory_for_results_fits() -> None:
+    graph = graph_of(Busy)
+    settings = merge(graph.name, {"busy": {}}, Source("test", {"dag": {"cpu_workers": 1, "shared_mb": 8}}))
+    async with Engine(graph, settings) as engine:
+        assert (await engine.submit(("array", 5_000_000), timeout=20)).size == 5_000_000
+
+
+async def test_results_that_wait_behind_work_for_them_do_not_stop_the_pool() -> None:
+    graph = Graph("test", Busy(Held(Busy(Request(), name="first")), name="second"))
+    settings = merge(
+        graph.name,
+        {o.name: o.code_settings for o in graph.ops},
+        Source("t", {"dag": {"cpu_workers": 1, "shared_mb": 8}}),
+    )
+    async with Engine(graph, settings) as engine:
+        Held.gate.set()
+        orders = [("pass", ("size", np.zeros(60_000))) for _ in range(30)]
+        got = await outcomes(engine, *orders)
+        assert {type(one) for one in got} <= {int, Overloaded} and got.count(480_000) > 10
+
+
+async def test_a_value_that_no_packet_can_hold_costs_no_worker() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        huge = 1 << 8_000_000
+        assert await engine.submit(("pass", huge), timeout=20) == huge
+        with pytest.raises(ValueError, match="log_id or traceparent of more than"):
+            await engine.submit(("add", 1), log_id="x" * 300_000)
+        assert engine.statistics().lanes["process"].replaced == 0
+
+
+async def test_an_op_that_kills_in_the_task_of_another_is_refused_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervision, "DEATHS", 2)
+    graph = Graph("test", Busy(Busy(Request(), name="first"), name="second"))
+    async with Engine(graph, pool(graph)) as engine:
+        for _ in range(2):
+            with pytest.raises(WorkerCrashed, match="op 'second'"):
+                await engine.submit(("pass", ("kill", None)), timeout=20)
+        with pytest.raises(Unavailable, match="op 'second': kills"):
+            await engine.submit(("pass", ("add", 1)))
+        lane_of(engine)._breakers["second"].open_until = 0.0
+        # The one that tries dies in the first Op: the second has not been tried.
+        with pytest.raises(WorkerCrashed, match="op 'first'"):
+            await engine.submit(("kill", None), timeout=20)
+        assert await engine.submit(("pass", ("add", 1)), timeout=20) == 1
+        assert not lane_of(engine)._breakers["second"].is_open
+
+
+@pytest.mark.parametrize("cpu", ["thread", "inline", "process"])
+async def test_a_request_that_failed_keeps_none_of_its_arrays(cpu: str) -> None:
+    graph = graph_of(Busy, cpu=cpu)
+    settings = merge(graph.name, {"busy": {"cpu": cpu}}, Source("test", {"dag": {"cpu_workers": 1}}))
+    gc.disable()
+    try:
+        async with Engine(graph, settings) as engine:
+            array = np.zeros(1000)
+            alive = weakref.ref(array)
+            with pytest.raises(OpError):
+                await engine.submit(("raise", array))
+            del array
+            assert await engine.submit(("add", 1)) == 1
+            assert alive() is None
+    finally:
+        gc.enable()

@@ -9,7 +9,7 @@ import numpy as np
 
 from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
 from asyncline.engine.lanes.base import Batch
-from asyncline.errors import OpError, hook_error
+from asyncline.errors import OpError, hook_error, text_of
 from asyncline.graph.collate import take_apart
 from asyncline.graph.op import Op, is_async
 from asyncline.graph.outcomes import OUTCOMES, Each, Rows, Skip
@@ -18,6 +18,9 @@ from asyncline.graph.outcomes import OUTCOMES, Each, Rows, Skip
 class WrongNumber(OpError):
     """`process` returned something else than a result for each sample, so that none can be given to anybody."""
 
+
+MOST_CAUSES = 16
+"""An exception may well be its own cause."""
 
 STICKY = (
     "an illegal memory access",
@@ -100,12 +103,14 @@ def fail(op: Op, batch: Batch, raised: BaseException) -> None:
 
 def find_fault(raised: BaseException | None) -> OutOfMemory | DeviceLost | None:
     """What is wrong with the device, if that is why `process` raised."""
-    while raised is not None:
+    for _ in range(MOST_CAUSES):
+        if raised is None:
+            break
         if isinstance(raised, OutOfMemory | DeviceLost):
             return raised
         if isinstance(raised, MemoryError) or type(raised).__name__ == "OutOfMemoryError":  # torch's, by its name
-            return OutOfMemory(str(raised))
-        if isinstance(raised, RuntimeError) and "CUDA" in (text := str(raised)):
+            return OutOfMemory(text_of(raised))
+        if isinstance(raised, RuntimeError) and "CUDA" in (text := text_of(raised)):
             if any(sticky in text for sticky in STICKY):
                 return DeviceLost(text)
         raised = raised.__cause__

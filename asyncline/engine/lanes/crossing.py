@@ -31,7 +31,9 @@ MOST_PARTS = 8
 """A longer tuple is pickled."""
 
 _PLACE = struct.Struct("<IQQ")
-_PLAIN = frozenset({int, float, bool, NoneType})
+_PLAIN = frozenset({float, bool, NoneType})
+_WIDE = 1 << 64
+"""An int beyond this may be of any length."""
 
 PICKLED, LAID_OUT, PART, PARTS = range(4)
 
@@ -94,7 +96,7 @@ def _is_plain(value: Any) -> bool:
         return bool(
             value.nbytes >= BUFFER_BYTES and dtype.isbuiltin == 1 and not dtype.hasobject and value.flags.c_contiguous
         )
-    return kind in _PLAIN
+    return kind in _PLAIN or (kind is int and -_WIDE < value < _WIDE)
 
 
 def _plain_parcel(kind: int, values: tuple[Any, ...], segments: Segments) -> Parcel:

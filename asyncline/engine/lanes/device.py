@@ -6,7 +6,9 @@ import asyncio
 import copy
 import logging
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 from asyncline.deadline import Clock
 from asyncline.engine.context import current
@@ -46,16 +48,19 @@ class ThreadReplica(Replica):
 
     def _work(self, loaded: asyncio.Future[None]) -> None:
         error = self._load()
-        try:
-            self._loop.call_soon_threadsafe(_tell, loaded, error)
-            while error is None and (batch := self._batches.get()) is not None:
-                self._run(batch)
-                self._loop.call_soon_threadsafe(batch.done, batch)
-                del batch  # not kept while the thread waits for the next
-        except RuntimeError:
-            return  # the loop is closed: nobody waits
+        self._call(_tell, loaded, error)
+        while error is None and (batch := self._batches.get()) is not None:
+            self._run(batch)
+            self._call(batch.done, batch)
+            del batch  # not kept while the thread waits for the next
         self._unload()
         self._ending.one_ended()
+
+    def _call(self, callback: Callable[..., Any], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits
 
     def _load(self) -> LoadError | None:
         hook = "load_model"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import array
 import marshal
+import os
 import socket
 from collections import defaultdict
 from collections.abc import Sequence
@@ -81,6 +82,8 @@ class Link:
         :raises OSError: the peer is gone, or (BlockingIOError) reads nothing.
         """
         self._segments.sweep()
+        if not (self._messages or self.returns or self.closed):
+            return
         data = marshal.dumps((self._messages, self._fresh, self.returns, self.closed))
         if self._fresh:
             descriptors = array.array("i", [self._segments.descriptor(key) for key, _ in self._fresh])
@@ -105,7 +108,7 @@ class Link:
     def receive(self) -> list[Message]:
         """The messages of the next packet; the segments it names are mapped.
 
-        :raises EOFError: the peer is gone.
+        :raises EOFError: the peer is gone, or what it sent has no room here.
         :raises BlockingIOError: there is no packet, on a socket that does not wait.
         """
         try:
@@ -120,7 +123,13 @@ class Link:
             self._known.discard(key)
             self._segments.forget(key)
         if fresh:
-            for (key, size), descriptor in zip(fresh, _descriptors(extra), strict=True):
+            descriptors = _descriptors(extra)
+            if len(descriptors) != len(fresh):
+                # This process has no room for more descriptors, and what they belong to cannot be read.
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                raise EOFError
+            for (key, size), descriptor in zip(fresh, descriptors, strict=True):
                 self._known.add(key)
                 self._segments.add(key, size, descriptor)
         for key in returns:

@@ -137,7 +137,6 @@ class PoolWorker:
         """Hand a Job over, with the next `flush`.
 
         :raises SegmentsFull: there is no room for its arguments now; the Job has to wait.
-        :raises OSError: the worker is dead, so the Job has not begun.
         :raises ValueError: its arguments cannot cross; the Job has its error.
         """
         assert self.link is not None
@@ -169,13 +168,35 @@ class PoolWorker:
             self._begins(job, now)
 
     def flush(self) -> None:
-        """:raises OSError: the worker is dead."""
-        if self.link is not None:
-            if self._unsent:
-                # First, so that the worker never finds a Call without its permit.
-                os.eventfd_write(self._permits, self._unsent)
-                self._unsent = 0
+        """Send what has been put. Where the worker is dead the reader finds that out, after its last answers."""
+        if self.link is None:
+            return
+        if self._unsent:
+            # First, so that the worker never finds a Call without its permit.
+            os.eventfd_write(self._permits, self._unsent)
+            self._unsent = 0
+        try:
             self.link.flush()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        except OSError as error:
+            self.kill(f"takes no messages ({os.strerror(error.errno or 0)})")
+
+    def hand_back(self) -> bool:
+        """Give the worker the holds that have been let go here, and have it do the same; False where there are none."""
+        if self.link is None or not self.link.returns:
+            return False
+        self.hungry = False
+        self.link.put((worker.RETURNS,))
+        self.flush()
+        return True
+
+    def starve(self) -> None:
+        """Tell a worker that waits for memory that there will be none."""
+        if self.link is not None:
+            self.hungry = False
+            self.link.put((worker.NO_ROOM,))
+            self.flush()
 
     def _begins(self, job: Job, now: float) -> None:
         """The oldest Job can run now."""
@@ -194,13 +215,17 @@ class PoolWorker:
 
     def withdraw(self) -> list[Job]:
         """Take back the Jobs that have not begun, oldest first. The worker takes no more until it has seen that."""
+        if self._permits < 0:
+            return []
         if self._unsent:
             os.eventfd_write(self._permits, self._unsent)
             self._unsent = 0
         taken: list[Job] = []
         for place in range(len(self.jobs) - 1, -1, -1):
             job = self.jobs[place]
-            if job is None or not self._take_permit():
+            if job is None:
+                continue
+            if not self._take_permit():
                 break
             taken.append(job)
             self.jobs[place] = None
@@ -239,6 +264,9 @@ class PoolWorker:
         if kind == worker.ANSWER:
             self._answered(*message[1:])
         elif kind == worker.WITHDRAWN:
+            if not self.jobs or self.jobs[0] is not None:
+                self.kill("lost count of its tasks")
+                return
             self.jobs.popleft()
             self._next()
         elif kind == worker.USED:
@@ -316,11 +344,14 @@ class PoolWorker:
             return
         self._lane.lost(self, self._killed_because)
 
-    def jobs_left(self) -> tuple[Job | None, list[Job]]:
-        """Of a dead worker: the Job that it had begun, and those it had not."""
+    def jobs_left(self) -> tuple[list[Job], list[Job]]:
+        """Of a dead worker: the Jobs that it had begun, the last one it died in, and those it had not."""
         waiting = self.withdraw()
-        job = next((job for job in self.jobs if job is not None), None)
-        return job, waiting
+        begun = [job for job in self.jobs if job is not None]
+        self.jobs.clear()
+        self._costs.clear()
+        self.load_s = 0.0
+        return begun, waiting
 
     def culprit(self, job: Job) -> tuple[str, str]:
         """The Op and the hook that a dead worker was running."""
@@ -345,7 +376,9 @@ class PoolWorker:
             self._lane.loop.remove_reader(self.link.connection)
             self.link.close()
             self.link = None
-            os.close(self._permits)
+            if self._permits >= 0:
+                os.close(self._permits)
+                self._permits = -1
             self._lane.segments.forget_owner(self._owner)
         executor, self._executor = self._executor, None
         if executor is not None:

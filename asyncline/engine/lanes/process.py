@@ -12,12 +12,14 @@ import importlib
 import itertools
 import logging
 import pickle
+import resource
 from collections import defaultdict, deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import reduce
 from typing import Any
 
 from asyncline.deadline import Clock
+from asyncline.engine.alarm import Alarm
 from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
@@ -40,6 +42,10 @@ OVERHEAD_S = 10e-6
 """What a Job costs a worker beside its hook."""
 LATE_S = 2e-3
 """A Job that takes longer than this has the ones behind it withdrawn, for other workers."""
+FULL = 0.75
+"""Part of the memory for results that may be in use when Items enter."""
+STARVED_S = 0.1
+"""How long all workers may wait for memory, while there is work for them, before one is told that there is none."""
 FORGET = 0.1
 """How fast the expected time of a hook falls; it rises at once."""
 
@@ -81,7 +87,10 @@ class ProcessLane(Lane):
         self._free: deque[PoolWorker] = deque()
         #: Those that have a successor but still work.
         self._leaving: set[PoolWorker] = set()
+        #: Jobs of Items that have been here, or in a model; and of those that enter the graph.
         self._jobs: deque[Job] = deque()
+        self._entering: deque[Job] = deque()
+        self._starved_alarm = Alarm(self.loop, self._starve)
         self._held = 0
         self._unsent: set[PoolWorker] = set()
         self._flush_is_due = False
@@ -101,6 +110,10 @@ class ProcessLane(Lane):
 
     async def start(self) -> None:
         self._recipes = tuple(make_recipe(node) for node in self._nodes)
+        # Each segment that is in use has a descriptor here.
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         await asyncio.gather(*(each.start() for each in self._workers))
         self._free.extend(self._workers)
 
@@ -112,14 +125,17 @@ class ProcessLane(Lane):
     # -- Jobs ---------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        breaker = self._breakers.get(job.node.name)
-        if breaker is not None and not breaker.admits(self.clock()):
-            text = f"op {job.node.name!r} {job.hook}: kills its worker processes again and again; refused for now"
-            job.error = Unavailable(text)
-            job.error.retry_after_s = max(1, round(breaker.open_until - self.clock()))
-            self.loop.call_soon(job.done, job)
-            return
-        self._jobs.append(job)
+        if self._breakers:
+            now = self.clock()
+            for place, op in enumerate(_ops(job)):
+                breaker = self._breakers.get(op)
+                if breaker is not None and not breaker.admits(now):
+                    self._give_up(_ops(job)[:place])
+                    job.error = Unavailable(f"op {op!r}: kills its worker processes again and again; refused for now")
+                    job.error.retry_after_s = max(1, round(breaker.open_until - now))
+                    self.loop.call_soon(job.done, job)
+                    return
+        (self._entering if job.node.waits_for == 0 and job.hook == "preprocess" else self._jobs).append(job)
         if not self._held:
             self._dispatch()
 
@@ -128,21 +144,23 @@ class ProcessLane(Lane):
         self._held += 1
 
     def release(self) -> None:
-        if self._held == 1:
-            self._dispatch()
-            self._flush()
-        self._held -= 1
+        try:
+            if self._held == 1:
+                self._dispatch()
+                self._flush()
+        finally:
+            self._held -= 1
 
     def _dispatch(self) -> None:
         now = self.clock()
-        while self._jobs:
-            job = self._jobs[0]
+        while (jobs := self._next_jobs()) is not None:
+            job = jobs[0]
             cost_s = self._costs.get((job.node.index, job.hook), SHORT_S) + OVERHEAD_S
             idle = bool(self._free)
             at = self._free[0] if idle else self._with_room(cost_s)
             if at is None:
                 return
-            self._jobs.popleft()
+            jobs.popleft()
             if job.item.done:
                 self._hand_back(job)
                 continue
@@ -150,25 +168,43 @@ class ProcessLane(Lane):
                 at.put(job, now, cost_s)
             except SegmentsFull:
                 # Wait for arguments of other Jobs to be handed back, as long as this Job lives.
-                self._jobs.appendleft(job)
+                jobs.appendleft(job)
+                for each in (*self._workers, *self._leaving):
+                    each.hand_back()  # and so ask for theirs
                 self._watch_memory()
                 return
             except ValueError:  # it has its error
                 self._hand_back(job)
                 continue
-            except OSError:
-                self.lost(at, "")  # and the Job is here again
-                continue
             if idle:
                 self._free.popleft()
             if idle and not self._held:
-                self._send(at)
+                at.flush()
                 continue
             self._unsent.add(at)
             if not self._held and not self._flush_is_due:
                 # It has something to do already: what comes within this turn goes in one packet.
                 self._flush_is_due = True
                 self.loop.call_soon(self._flush)
+
+    def _next_jobs(self) -> deque[Job] | None:
+        """The queue whose first Job is next.
+
+        Those of Items that are on their way go first: they let go of memory in the end, while Items that enter
+        take some. So where results fill most of it none enters, unless nothing else is going on.
+        """
+        if self._jobs:
+            return self._jobs
+        if not self._entering:
+            return None
+        if self.segments.read_bytes > FULL * self._worker_bytes * self.width and len(self._free) < len(self._alive):
+            self._watch_memory()
+            return None
+        return self._entering
+
+    @property
+    def _alive(self) -> list[PoolWorker]:
+        return [each for each in self._workers if each.alive]
 
     def _with_room(self, cost_s: float) -> PoolWorker | None:
         """The worker that will be free first, if the Job is sure to be short and so is what lies there."""
@@ -188,28 +224,27 @@ class ProcessLane(Lane):
 
     def _hand_back(self, job: Job) -> None:
         """A Job was not run. Later: the one who handed it in may be at work on it."""
-        if job.node.name in self._breakers:
-            self._breakers[job.node.name].gave_up()
+        self._give_up(_ops(job))
         self.loop.call_soon(job.done, job)
+
+    def _give_up(self, ops: Iterable[str]) -> None:
+        """Their Breakers let a Job try that was not run."""
+        if self._breakers:
+            for op in ops:
+                if op in self._breakers:
+                    self._breakers[op].gave_up()
 
     def _flush(self) -> None:
         self._flush_is_due = False
         while self._unsent:
-            self._send(self._unsent.pop())
-
-    def _send(self, at: PoolWorker) -> None:
-        try:
-            at.flush()
-        except OSError:
-            self.lost(at, "")
-            self.loop.call_soon(self._dispatch)
+            self._unsent.pop().flush()
 
     def _withdraw_late(self) -> None:
         """What lies behind a Job that takes much longer than was expected goes to others."""
         self._late_timer = None
         late_at = self.clock() - LATE_S
         waiting = False
-        for each in self._workers:
+        for each in (*self._workers, *self._leaving):
             if len(each.jobs) > 1:
                 waiting = True
                 if each.since < late_at:
@@ -227,9 +262,13 @@ class ProcessLane(Lane):
         else:
             self._costs[key] = expected + FORGET * (seconds - expected)
         if self._breakers:
-            breaker = self._breakers.get(job.node.name)
-            if breaker is not None:
-                breaker.succeeded()
+            ran: set[str] = set()
+            if job.ended_at > job.started_at:  # else it came too late to be run
+                ran = {job.node.name, *(step.op for step in job.steps[: 1 + len(job.rest)])}
+            for op in ran:
+                if op in self._breakers:
+                    self._breakers[op].succeeded()
+            self._give_up(op for op in _ops(job) if op not in ran)
 
     def freed(self, at: PoolWorker) -> None:
         """A worker has nothing to do."""
@@ -243,23 +282,28 @@ class ProcessLane(Lane):
         """Give workers that wait for memory the holds that have been let go here, and Jobs that wait a chance."""
         self.segments.on_drop = None
         self.segments.sweep()
-        for each in (*self._workers, *self._leaving):
-            if each.hungry and each.link is not None:
-                if each.link.returns:
-                    each.hungry = False
-                    try:
-                        each.link.send((worker.RETURNS,))
-                    except OSError:
-                        pass  # it is dead: the reader finds the end of the Link
-                else:
-                    self._watch_memory()
+        hungry = [each for each in (*self._workers, *self._leaving) if not each.hand_back() and each.hungry]
+        if hungry:
+            self._watch_memory()
+            if len(hungry) == len(self._alive) + len(self._leaving):
+                self._starved_alarm.set(self.clock() + STARVED_S, self.clock())
         if not self._held:
             self._dispatch()
+
+    def _starve(self) -> None:
+        """All workers wait for memory. Where what would let go of some waits for a worker, one of them gives up."""
+        workers = [each for each in (*self._workers, *self._leaving) if each.alive]
+        if workers and all(each.hungry for each in workers):
+            if self._jobs:
+                workers[0].starve()
+            self._starved_alarm.set(self.clock() + STARVED_S, self.clock())
 
     def _watch_memory(self) -> None:
         """Call `feed` when a hold is let go, in whatever thread that happens."""
         if self.segments.on_drop is None:
             self.segments.on_drop = self._call_feed
+            if self.segments.has_dropped:  # meanwhile, in another thread
+                self._call_feed()
 
     def _call_feed(self) -> None:
         self.segments.on_drop = None
@@ -278,29 +322,35 @@ class ProcessLane(Lane):
     def lost(self, at: PoolWorker, reason: str) -> None:
         """A worker is gone: killed for that reason, or by itself."""
         now = self.clock()
-        job, waiting = at.jobs_left()
-        self._jobs.extendleft(reversed(waiting))
-        op, hook = at.culprit(job) if job is not None else ("", "")
-        reason = reason or ("died" if job is not None else "died while idle")
+        begun, waiting = at.jobs_left()
+        for job in reversed(waiting):
+            self._jobs.appendleft(job)
+        # All but the last have ended, and their answers are lost.
+        culprit = begun[-1] if begun else None
+        op, hook = at.culprit(culprit) if culprit is not None else ("", "")
+        reason = reason or ("died" if begun else "died while idle")
         if at in self._free:
             self._free.remove(at)
         self._unsent.discard(at)
         self._discard(at)
-        if job is not None:
-            job.error = WorkerCrashed(f"op {op!r} {hook}: the worker process {reason}")
+        for job in begun:
+            where = (op, hook) if job is culprit else (job.node.name, job.hook)
+            job.error = WorkerCrashed(f"op {where[0]!r} {where[1]}: the worker process {reason}")
+            self._give_up(name for name in _ops(job) if name != op)
+        if culprit is not None:
             self._breakers[op].crashed(now)
         if not self._closed:
             self._replaced += 1
             self._restarts[at.number].died(now)
             log.error(
                 "worker %d of the CPU pool %s%s", at.number, reason, f" in op {op!r} {hook}" if op else "",
-                extra=_ids(job),
+                extra=_ids(culprit),
             )  # fmt: skip
             if self._hooks.worker_lost:
                 self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
             if at.successor is None:
                 self._start(at.number, self._replace(at.number))
-        if job is not None:
+        for job in begun:
             job.done(job)
         if waiting and not self._held:
             self._dispatch()
@@ -318,7 +368,7 @@ class ProcessLane(Lane):
             await asyncio.sleep(restarts.delay_s(self.clock()))
             try:
                 await fresh.start()
-            except LoadError as error:
+            except Exception as error:  # no descriptors left, for one: it may be better soon
                 self._discard(fresh)
                 restarts.start_failed()
                 if not self._closed:
@@ -340,7 +390,7 @@ class ProcessLane(Lane):
     async def _succeed(self, at: PoolWorker, fresh: PoolWorker) -> None:
         try:
             await fresh.start()
-        except LoadError as error:
+        except Exception as error:
             self._discard(fresh)
             at.successor = None
             log.error("worker %d of the CPU pool: %s", at.number, error)
@@ -354,7 +404,7 @@ class ProcessLane(Lane):
         if at.jobs:
             self._leaving.add(at)
             at.state = State.RETIRING
-        else:
+        elif at.state is not State.DEAD:
             self._discard(at)
         self.freed(fresh)
 
@@ -371,8 +421,11 @@ class ProcessLane(Lane):
 
     def _refuse(self) -> None:
         """No worker is left: fail what waits, rather than let it run into its deadline."""
-        waiting, self._jobs = self._jobs, deque()
+        waiting = [*self._jobs, *self._entering]
+        self._jobs.clear()
+        self._entering.clear()
         for job in waiting:
+            self._give_up(_ops(job))
             job.error = Unavailable(f"op {job.node.name!r} {job.hook}: no worker of the CPU pool is alive")
             job.done(job)
 
@@ -385,6 +438,7 @@ class ProcessLane(Lane):
 
     def close(self) -> None:
         self._closed = True
+        self._starved_alarm.cancel()
         if self._late_timer is not None:
             self._late_timer.cancel()
 
@@ -400,9 +454,9 @@ class ProcessLane(Lane):
             await asyncio.wait(self._ending, timeout=CLOSE_S)
 
     def statistics(self) -> LaneStatistics:
-        alive = [each for each in self._workers if each.alive]
+        alive = self._alive
         running = sum(bool(each.jobs) for each in alive) + len(self._leaving)
-        waiting = len(self._jobs) + sum(max(0, len(each.jobs) - 1) for each in alive)
+        waiting = len(self._jobs) + len(self._entering) + sum(max(0, len(each.jobs) - 1) for each in alive)
         return LaneStatistics(self.width, len(alive), running, waiting, self._replaced)
 
 
@@ -433,6 +487,11 @@ def make_recipe(node: Node) -> worker.Recipe:
             "pass plain values and build the rest in init_op, or set cpu = 'thread'"
         ) from error
     return made
+
+
+def _ops(job: Job) -> tuple[str, ...]:
+    """The Ops whose hooks run in its task, in order."""
+    return tuple(dict.fromkeys([step.op for step in job.steps])) or (job.node.name,)
 
 
 def _ids(job: Job | None) -> dict[str, Any]:

@@ -28,7 +28,9 @@ SMALLEST = 64 * 1024
 LARGEST_KEPT = 64 * 1024 * 1024
 """Larger segments are not kept for the next use."""
 KEEP_BYTES = 128 * 1024 * 1024
-"""Free segments that a process keeps for the next use."""
+"""Bytes in free segments that a process keeps for the next use."""
+KEEP_COUNT = 128
+"""How many of them, as each has a descriptor here and in every process that knows it."""
 
 
 class SegmentsFull(Exception):
@@ -80,6 +82,11 @@ class Segments:
         self._uses: dict[Key, int] = {}
         self._free: dict[int, list[Key]] = defaultdict(list)
         self._free_bytes = 0
+        self._free_count = 0
+        #: Segments of processes that are gone, which something here still reads.
+        self._orphans: set[Key] = set()
+        #: Bytes in segments of others that something here still reads.
+        self.read_bytes = 0
         # A deque: the last reference to a Block may die in any thread.
         self._dropped: deque[tuple[Key, Lender | None]] = deque()
 
@@ -98,6 +105,7 @@ class Segments:
         if self._free[size]:
             key = self._free[size].pop()
             self._free_bytes -= size
+            self._free_count -= 1
         else:
             key = self._make(size)
         self.used_bytes += size
@@ -137,16 +145,25 @@ class Segments:
                 self.on_close(key)
 
     def forget_owner(self, owner: int) -> None:
-        """A process is gone, and all its segments."""
+        """A process is gone. What nobody reads of its segments goes too; the rest, when nobody reads it any more:
+        until then it may well be handed on.
+        """
+        self.sweep()
         for key in [key for key in self._memories if key[0] == owner]:
-            self.forget(key)
+            if key in self._uses:
+                self._orphans.add(key)
+            else:
+                self.forget(key)
 
     # -- both ---------------------------------------------------------------------------------------
 
     def _hold(self, key: Key, lender: Lender | None, memory: np.ndarray[Any, Any]) -> Block:
         block = memory.view(Block)
         block.key, block.lender, block.segments = key, lender, self
-        self._uses[key] = self._uses.get(key, 0) + 1
+        uses = self._uses.get(key, 0)
+        self._uses[key] = uses + 1
+        if not uses and key[0] != self.owner:
+            self.read_bytes += len(memory)
         return block
 
     def descriptor(self, key: Key) -> int:
@@ -156,6 +173,15 @@ class Segments:
         self._dropped.append((key, lender))
         if self.on_drop is not None:
             self.on_drop()
+
+    def exempt(self, block: Block) -> None:
+        """Do not count a Block that stays for as long as the process."""
+        self.used_bytes -= len(block)
+
+    @property
+    def has_dropped(self) -> bool:
+        """Whether `sweep` has something to do."""
+        return bool(self._dropped)
 
     def sweep(self) -> None:
         """Take note of the Blocks that have died: own segments become free, lenders get their holds back."""
@@ -168,17 +194,23 @@ class Segments:
                 self._uses[key] = uses
             else:
                 del self._uses[key]
-                if key[0] == self.owner and key in self._memories:
+                if key[0] != self.owner:
+                    self.read_bytes -= len(self._memories[key].bytes)
+                    if key in self._orphans:
+                        self._orphans.discard(key)
+                        self.forget(key)
+                elif key in self._memories:
                     self._give(key)
 
     def _give(self, key: Key) -> None:
         size = len(self._memories[key].bytes)
         self.used_bytes -= size
-        if size > LARGEST_KEPT or self._free_bytes + size > KEEP_BYTES:
+        if size > LARGEST_KEPT or self._free_bytes + size > KEEP_BYTES or self._free_count >= KEEP_COUNT:
             self.forget(key)
         else:
             self._free[size].append(key)
             self._free_bytes += size
+            self._free_count += 1
 
     def close(self) -> None:
         """Close all descriptors; memory that something still refers to stays until that goes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import marshal
 import multiprocessing
 import os
 import pickle
@@ -11,7 +12,6 @@ import select
 import signal
 import socket
 import time
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,18 +22,17 @@ import numpy as np
 from asyncline.engine import memory
 from asyncline.engine.context import current
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
-from asyncline.engine.lanes.link import MOST_DESCRIPTORS, Link, Message
+from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message
 from asyncline.engine.lanes.segment import Block, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
 from asyncline.graph.fusion import Step
 from asyncline.graph.op import Op, remake
 from asyncline.settings import OpSettings
-from asyncline.tuning import set_library_threads, tune_malloc
+from asyncline.tuning import set_library_threads
 
 ERROR_BYTES = 96_000
 MESSAGE_CHARACTERS = 4_000
-TRACEBACK_CHARACTERS = 16_000
 """What crosses of an error's text: a message has a limit, and an exception may quote a whole array."""
 
 
@@ -94,7 +93,9 @@ USED = "used"
 HUNGRY = "hungry"
 """From a worker without room for a result: hand back what you can. It waits."""
 RETURNS = "returns"
-"""To a hungry worker: nothing but the holds that come with every packet."""
+"""To a worker: nothing but the holds that come with every packet, and a wish for those that it could hand back."""
+NO_ROOM = "no room"
+"""To a hungry worker: nothing will be handed back."""
 
 USED_EVERY_S = 1.0
 
@@ -105,9 +106,9 @@ def connect(connection: socket.socket) -> None:
     """The executor's initializer: the only way in which a socket gets into a new process."""
     global _connection
     _connection = connection
-    # Before the Ops' modules are imported, with the first task.
+    # Before the Ops' modules are imported, with the first task: one that hangs can be killed by then.
     set_library_threads(1)
-    tune_malloc()
+    connection.send(marshal.dumps(([(HELLO, os.getpid())], [], [], [])))
 
 
 def serve(setup: Setup) -> None:
@@ -168,23 +169,25 @@ class Worker:
         #: Which step of the running task has begun: the server reads it where this process dies.
         self._progress = self._segments.take(1)
         self._progress[0] = 0
+        self._segments.exempt(self._progress)
         self._messages: deque[Message] = deque()
         self._used_at = 0.0
         memory.take = self._take
 
     def run(self) -> None:
-        self._link.send((HELLO, os.getpid()))
         failed = self._make_ops()
         parcel = pack(np.frombuffer(self._progress.data, np.uint8), self._segments)
         self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), parcel.packed), parcel.blocks)
         limit_memory(self._setup.memory_bytes)
         try:
             while True:
-                if not self._messages:
+                while not self._messages:
                     self._messages.extend(self._link.receive())
                 message = self._messages.popleft()
                 if message[0] == CALL:
                     self._answer(Call(*message))
+                elif message[0] == RETURNS:
+                    self._link.flush()
         except EOFError:
             pass
 
@@ -244,15 +247,21 @@ class Worker:
         packed: list[Packed | None] = []
         blocks: list[Block] = []
         error: RequestError | None = None
+        nbytes = 0
         results = run_steps(steps, hook_of, frame, time.monotonic, call.expires_at, make_error=_error)
         for number, (step, result) in enumerate(zip(steps, results, strict=False), 1):
             error, parcel = result.error, None
             if error is None and (step.keeps or number == len(steps) or result.is_final(call.expires_at)):
                 # Before the next hook, which may change the value.
                 parcel, error = self._pack(result.value, call, step.op, step.hook)
-                if parcel is not None and len(blocks) + len(parcel.blocks) > MOST_DESCRIPTORS:
-                    text = "its results lie in too many pieces of memory: copy them"
+                nbytes += 0 if parcel is None else parcel.nbytes
+                if parcel is not None and (len(blocks) + len(parcel.blocks) > MOST_DESCRIPTORS or nbytes > FULL_BYTES):
+                    text = "the results of its task are too many to cross together: set dag.fuse to false"
                     parcel, error = None, OpError(f"op {step.op!r} {step.hook}: {text}")
+                if parcel is not None and parcel.blocks and type(result.value) is np.ndarray:
+                    # As the next hook would get it without fusion; it may lie where the server reads it.
+                    result.value = result.value.view()
+                    result.value.flags.writeable = False
             packed.append(None if parcel is None else parcel.packed)
             blocks += () if parcel is None else parcel.blocks
             times += (result.started_at, result.ended_at)
@@ -284,7 +293,10 @@ class Worker:
         ready.register(self._link.connection, select.POLLIN)
         if not ready.poll(max(0.0, until - time.monotonic()) * 1e3):
             return False
-        self._messages.extend(self._link.receive())
+        for message in self._link.receive():
+            if message[0] == NO_ROOM:
+                return False
+            self._messages.append(message)
         return True
 
     def _take(self, nbytes: int) -> Block | None:
@@ -297,8 +309,6 @@ class Worker:
 def _error(raised: BaseException, op: str, hook: str) -> RequestError:
     """The error of the request, fit to cross."""
     outcome = hook_error(raised, op, hook)
-    if isinstance(outcome, OpError):
-        outcome.traceback = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
     # A foreign exception need not survive pickling, and its frames hold the arguments.
     outcome.__cause__ = outcome.__context__ = outcome.__traceback__ = None
     outcome.message = outcome.message[:MESSAGE_CHARACTERS]
