@@ -1,6 +1,6 @@
 """Run the benchmarks and print one Markdown table.
 
-    python -m loadtest.bench [--only echo,submit,pool,jpeg,fetch,tagging,ocr] [--pairs 5] [--seconds 3] [--pages 16]
+    python -m loadtest.bench [--only echo,submit,...] [--pairs 5] [--seconds 3] [--pages 16]
 
 Exit code 1 when a budget is missed, a text differs or a server fails; a row that could not be measured says so.
 """
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import echo, fetch, jpeg, ocr, pool, submit, tagging
+from loadtest import batching, echo, fetch, jpeg, models, ocr, pool, submit, tagging
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
-NAMES = ("echo", "submit", "pool", "jpeg", "fetch", "tagging", "ocr")
+NAMES = ("echo", "submit", "pool", "jpeg", "fetch", "batching", "models", "tagging", "ocr")
 
 
 def main() -> int:
@@ -29,6 +29,8 @@ def main() -> int:
         "pool": partial(pool.measure, options.pairs),
         "jpeg": partial(jpeg.measure, options.pairs),
         "fetch": partial(fetch.measure, options.pairs),
+        "batching": partial(batching.measure, options.pairs),
+        "models": partial(models.measure, options.pairs),
         "tagging": partial(tagging.measure, options.pairs, options.seconds),
         "ocr": partial(ocr.measure, options.pairs, options.pages),
     }
