@@ -25,7 +25,6 @@ class Log(Observer):
         else:
             log.error("%s", error, exc_info=error.__cause__, extra=ids)
 
-
     def replica_hung(self, node: Node, replica: int) -> None:
         log.error("op %r: replica %d hangs in process and gets no more batches until it is out", node.name, replica)
 
