@@ -59,7 +59,6 @@ class Contest:
 
     def __init__(self, source: str, threads: int, replicas: int, *, tuned: bool = True) -> None:
         self.name = f"{replicas} × {threads} thread{'s' if threads > 1 else ''}"
-        self.threads, self.replicas = threads, replicas
         arguments = [source, "--threads", str(threads), "--replicas", str(replicas)]
         self._child = Child(
             "loadtest.models_contest", *arguments, *([] if tuned else ["--plain-malloc"]), hears="stdout"
