@@ -1,0 +1,360 @@
+"""TcpConnection: one connection to a server's `tcp_port`, by which many calls go at once.
+
+    async with await TcpConnection.open("127.0.0.1", 8002) as connection:
+        texts = await connection.call("ocr", {"image": page}, timeout=2)
+
+When to connect again, and what to send again, is for whoever holds several of these to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self, cast
+
+from asyncline.client.base import CONNECT_S, Malformed, Refused
+from asyncline.errors import BadRequest, DeadlineExceeded, RequestError, TooLarge, Unavailable
+from asyncline.wire.frame import decoder, messages
+from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
+from asyncline.wire.frame.messages import ClientHello, Options, ServerHello
+from asyncline.wire.frame.values import Encoder
+
+SCRATCH_NBYTES = 64 * 1024
+JOINED_NBYTES = 64 * 1024
+"""Up to here, copying what is to be written into one piece costs less than writing it in several."""
+UNSENT_NBYTES = 2**20
+"""With more than this written and not yet taken by the server, calls wait."""
+LAST_STREAM = 2**32 - 1
+GRACE_S = 0.04
+"""How much longer than its timeout a call waits: the server's own answer says where the time went."""
+LEAST_S = 1e-3
+"""A loop's timers have milliseconds."""
+CLOSE_S = 1.0
+"""How long a close waits for what is still to be sent."""
+
+
+class _Call:
+    """A call that waits for its answer."""
+
+    __slots__ = ("answer", "expires_at", "timeout_s")
+
+    def __init__(self, answer: asyncio.Future[Any], timeout_s: float | None, expires_at: float | None) -> None:
+        self.answer = answer
+        self.timeout_s = timeout_s
+        self.expires_at = expires_at
+
+
+class TcpConnection(asyncio.BufferedProtocol):
+    """Open it with `open`. Belongs to the loop on which it was opened.
+
+    :param max_answer_nbytes: longer answers are refused.
+    """
+
+    _socket: asyncio.Transport
+
+    def __init__(self, address: str, token: str | None, max_answer_nbytes: int) -> None:
+        self.address = address
+        #: What the server said of itself.
+        self.server: ServerHello
+        self._token = token
+        self._loop = asyncio.get_running_loop()
+        self._decoder = Decoder(admit=self._wants)
+        self._encoder = Encoder(copy=False)
+        self._scratch = memoryview(bytearray(SCRATCH_NBYTES))
+        self._max_answer_nbytes = max_answer_nbytes
+        self._greeted: asyncio.Future[None] = self._loop.create_future()
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        #: By stream: calls that wait for their answers; None for those that nobody waits for any more.
+        self._calls: dict[int, _Call | None] = {}
+        #: By stream, in order: the frames of calls that wait until there is room for them.
+        self._unsent: dict[int, list[Buffer]] = {}
+        self._stream = 0
+        self._out: list[Buffer] = []
+        self._is_flush_due = False
+        self._is_paused = False
+        #: Why there will be no more calls.
+        self._end: RequestError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    @classmethod
+    async def open(
+        cls,
+        host: str,
+        port: int,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout: float = CONNECT_S,  # noqa: ASYNC109  # of all that it takes to connect
+        max_answer_nbytes: int = 2**28,
+    ) -> Self:
+        """Connect and say hello.
+
+        :param token: the server's `auth_token`.
+        :param tls: makes it TLS.
+        :param timeout: seconds.
+        :raises Refused: there is nobody, or it took too long.
+        :raises RequestError: the server does not want this client, `Unauthenticated` above all.
+        :raises Malformed: it is no such server.
+        """
+        scheme = "tcp" if tls is None else "tcps"
+        address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        try:
+            async with asyncio.timeout(timeout):
+                _, self = await asyncio.get_running_loop().create_connection(
+                    lambda: cls(address, token, max_answer_nbytes), host, port, ssl=tls
+                )
+                try:
+                    await self._greeted
+                except BaseException:
+                    self._socket.abort()
+                    raise
+        except TimeoutError:
+            raise Refused(f"{address} did not answer within {timeout:g} s") from None
+        except OSError as error:
+            raise Refused(f"{address} cannot be reached: {error.strerror or error}") from error
+        return self
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        graph: str,
+        payload: Any,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # also tells the server
+        log_id: str = "",
+        priority: int = 1,
+        traceparent: str | None = None,
+    ) -> Any:
+        """Run one request and return its answer.
+
+        :param payload: the fields by name, or the whole payload of a bare Request. Arrays and bytes are sent from where
+            they lie: they must not change until the answer is there.
+        :param timeout: seconds; the server's own deadline holds where it is earlier.
+        :returns: plain values; arrays are read-only views of what was received.
+        :raises Refused: nothing was run: this connection has ended or is about to.
+        :raises Unavailable: the connection was lost; nobody knows whether it was run.
+        :raises RequestError: what became of it instead, of the class that the server says.
+        """
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"a timeout of {timeout} s: expected more than 0")
+        if self._end is not None:
+            raise self._refused()
+        stream = self._next_stream()
+        options = Options(timeout, log_id, priority, traceparent)
+        parts, body_nbytes = messages.encode_call(self._encoder, stream, graph, options, payload)
+        if body_nbytes > self.server.max_body_nbytes:
+            raise TooLarge(f"a body of {body_nbytes} bytes is over the server's limit of {self.server.max_body_nbytes}")
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        expires_at = None if timeout is None else self._loop.time() + timeout + GRACE_S
+        self._calls[stream] = _Call(answer, timeout, expires_at)
+        if expires_at is not None:
+            self._watch(expires_at)
+        self._unsent[stream] = parts
+        self._send()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._forsake(stream)
+            raise
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls wait for their answer."""
+        return len(self._calls)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made."""
+        return self._end is None
+
+    async def close(self) -> None:
+        """End the connection; calls that wait for their answer fail."""
+        if self._end is None:
+            self._end = Unavailable("it was closed")
+        self._socket.close()
+        await asyncio.wait([self._lost], timeout=CLOSE_S)
+        self._socket.abort()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, by whomsoever."""
+        await asyncio.shield(self._lost)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _next_stream(self) -> int:
+        while True:
+            self._stream = self._stream + 1 if self._stream < LAST_STREAM else 1
+            if self._stream not in self._calls:
+                return self._stream
+
+    def _send(self) -> None:
+        """Send what waits for it, as far as there is room."""
+        unsent = self._unsent
+        while unsent and not self._is_paused and len(self._calls) - len(unsent) < self.server.max_streams:
+            self._write(unsent.pop(next(iter(unsent))))
+
+    def _forsake(self, stream: int) -> None:
+        """Nobody waits for the answer. Where the call was sent it comes nevertheless, and frees the stream."""
+        if self._unsent.pop(stream, None) is not None:
+            del self._calls[stream]
+        elif self._calls.get(stream) is not None:
+            self._calls[stream] = None
+            self._write(messages.encode_cancel(stream))
+
+    def _refused(self) -> RequestError:
+        return Refused(f"{self.address} takes no more calls by this connection: {self._end}")
+
+    # -- deadlines ----------------------------------------------------------------------------------
+
+    def _watch(self, at: float) -> None:
+        """One timer for whatever call is due first."""
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = max(at, self._loop.time() + LEAST_S)
+        self._timer = self._loop.call_at(self._timer_at, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        later = []
+        for stream, call in tuple(self._calls.items()):
+            if call is None or call.expires_at is None:
+                continue
+            if call.expires_at > now:
+                later.append(call.expires_at)
+            elif not call.answer.done():
+                self._forsake(stream)
+                call.answer.set_exception(DeadlineExceeded(f"no answer within {call.timeout_s:g} s"))
+        if later:
+            self._watch(min(later))
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def _take(self, frames: Iterable[Frame]) -> None:
+        try:
+            for kind, stream, header, body in frames:
+                if kind in (decoder.RESULT, decoder.ERROR) and stream in self._calls:
+                    self._answered(kind, stream, header, body)
+                elif kind == decoder.GOAWAY:
+                    self._dismissed(messages.decode_error(header))
+                elif kind == decoder.HELLO and not self._greeted.done():
+                    self.server = messages.decode_server_hello(stream, header)
+                    self._greeted.set_result(None)
+                else:
+                    raise BadRequest(f"a {decoder.NAMES[kind]} of stream {stream} that was not expected")
+            if self._decoder.error is not None:
+                raise self._decoder.error
+        except RequestError as error:
+            # Nothing that follows can be trusted.
+            self._end = Malformed(f"{self.address} does not speak msgpack over TCP: {error}")
+            self._socket.abort()
+            return
+        self._send()
+        if self._end is not None and not self._calls:
+            self._socket.close()
+
+    def _answered(self, kind: int, stream: int, header: bytes, body: memoryview | None) -> None:
+        call = self._calls.pop(stream)
+        if call is None or call.answer.done():
+            return
+        try:
+            if kind == decoder.RESULT:
+                call.answer.set_result(messages.decode_result(header, body))
+            else:
+                call.answer.set_exception(messages.decode_error(header))
+        except BadRequest as error:
+            call.answer.set_exception(Malformed(f"{self.address} gave an answer that cannot be used: {error}"))
+
+    def _wants(self, kind: int, stream: int, header_nbytes: int, body_nbytes: int) -> bool:
+        if body_nbytes <= self._max_answer_nbytes and self._calls.get(stream) is not None:
+            return True
+        call = self._calls.pop(stream, None)
+        if call is not None and not call.answer.done():
+            what = f"an answer of {body_nbytes} bytes, over the limit of {self._max_answer_nbytes}"
+            call.answer.set_exception(Malformed(f"{self.address} gave {what}"))
+        return False
+
+    def _dismissed(self, why: RequestError) -> None:
+        """The server takes no more calls. Those that it has it answers, unless it is about to hang up."""
+        if self._end is None:
+            self._end = why
+        if not self._greeted.done():
+            self._greeted.set_exception(why)
+        for stream in self._unsent:
+            call = self._calls.pop(stream)
+            if call is not None and not call.answer.done():
+                call.answer.set_exception(self._refused())
+        self._unsent.clear()
+
+    # -- the socket ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast(asyncio.Transport, transport)
+        self._socket.set_write_buffer_limits(UNSENT_NBYTES)
+        self._write(messages.encode_hello(ClientHello(self._token)))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._scratch if self._decoder.buffer is None else self._decoder.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._decoder.buffer is None:
+            self._take(self._decoder.feed(self._scratch[:nbytes]))
+        else:
+            self._take(self._decoder.received(nbytes))
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        why = self._end or Unavailable(str(exc or "the server closed it"))
+        self._end = why
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._greeted.done():
+            refusal = why if isinstance(why, Malformed) else Refused(f"{self.address} hung up without a HELLO: {why}")
+            self._greeted.set_exception(refusal)
+        calls, self._calls = self._calls, {}
+        for stream, call in calls.items():
+            if call is not None and not call.answer.done():
+                lost = Unavailable(f"the connection to {self.address} was lost before the answer came: {why}")
+                call.answer.set_exception(self._refused() if stream in self._unsent else lost)
+        self._unsent.clear()
+        self._lost.set_result(None)
+
+    def _write(self, parts: list[Buffer]) -> None:
+        """With all that is said in this turn of the loop."""
+        self._out += parts
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        out, self._out = self._out, []
+        if self._socket.is_closing():
+            return
+        if sum(map(len, out)) > JOINED_NBYTES:
+            self._socket.writelines(out)
+        else:
+            self._socket.write(b"".join(out))
+
+    def __repr__(self) -> str:
+        state = "open" if self._end is None else f"ended: {self._end}"
+        return f"<TcpConnection {self.address} {state}, {len(self._calls)} in flight>"

@@ -1,0 +1,444 @@
+"""Connection: one client of TcpTransport."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import cast
+
+from asyncline.engine.alarm import Alarm
+from asyncline.engine.engine import Engine
+from asyncline.engine.item import Item
+from asyncline.errors import (
+    BadRequest,
+    NotFound,
+    OpError,
+    Overloaded,
+    RequestError,
+    SlowClient,
+    Unauthenticated,
+    Unavailable,
+    hook_error,
+)
+from asyncline.settings import ServiceSettings
+from asyncline.transports.tcp.limits import Limits
+from asyncline.wire.frame import decoder, messages
+from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
+from asyncline.wire.frame.values import Encoder
+
+log = logging.getLogger("asyncline.tcp")
+
+HEADER_WEIGHT = 64
+"""What a byte of msgpack may become in memory: an empty map."""
+JOINED_NBYTES = 64 * 1024
+"""Up to here, copying what is to be written into one piece costs less than writing it in several."""
+SCRATCH_NBYTES = 32 * 1024
+
+NEW, OPEN, ENDING, LOST = range(4)
+"""States of a connection, in order: no HELLO yet; calls are taken; GOAWAY has been said and nothing is taken in any
+more; the socket is gone."""
+
+
+class Shared:
+    """What the connections of one transport have in common."""
+
+    def __init__(self, engine: Engine, settings: ServiceSettings, limits: Limits) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.limits = limits
+        self.max_body_nbytes = int(settings.max_body_mb * 10**6)
+        self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
+        self.connections: set[Connection] = set()
+        self.is_closing = False
+        #: Resolved when the last connection is lost.
+        self.empty: asyncio.Future[None] | None = None
+        self.encoder = Encoder(copy=True)
+        #: What is read goes here first. Nothing stays between reads, so that one is enough for all connections.
+        self.scratch = memoryview(bytearray(SCRATCH_NBYTES))
+        hello = messages.ServerHello(engine.graph.name, self.max_body_nbytes, limits.max_streams)
+        self.hello = messages.encode_hello(hello)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client, from HELLO to its end."""
+
+    _socket: asyncio.Transport
+    _loop: asyncio.AbstractEventLoop
+    _alarm: Alarm
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._engine = shared.engine
+        self._limits = shared.limits
+        self._decoder = Decoder(shared.max_body_nbytes, self._wants)
+        self._state = NEW
+        #: Whether GOAWAY has been said to a client that did nothing wrong.
+        self._is_leaving = False
+        #: Items by stream.
+        self._items: dict[int, Item] = {}
+        #: Frames that wait for another turn, or for the client to read; None where there are none.
+        self._waiting: Iterator[Frame] | None = None
+        self._is_turn_due = False
+        #: Bytes of the budget taken for the CALL whose body is being received.
+        self._reserved = 0
+        self._out: list[Buffer] = []
+        self._out_nbytes = 0
+        self._is_flush_due = False
+        self._written_nbytes = 0
+        #: Whether so much is written and not read that nothing more is taken.
+        self._is_paused = False
+        #: Bytes of the budget that this costs.
+        self._unread_nbytes = 0
+        #: When it was looked how much had been read, and how much it was.
+        self._stalled_at = 0.0
+        self._stalled_nbytes = 0
+        self._made_at = 0.0
+        self._read_at = 0.0
+        self._frame_began_at = 0.0
+        self._frame = -1
+        self._ends_at = 0.0
+
+    # -- the socket ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop, self._check)
+        self._shared.connections.add(self)
+        self._socket.set_write_buffer_limits(self._limits.unread_nbytes)
+        now = self._made_at = self._read_at = self._loop.time()
+        self._alarm.set(now + self._limits.hello_s, now)
+        if self._shared.is_closing:
+            self._socket.close()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        buffer = self._decoder.buffer
+        return self._shared.scratch if buffer is None or self._state == ENDING else buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._state == ENDING:
+            return
+        self._read_at = self._loop.time()
+        if self._decoder.buffer is not None:
+            self._take(iter(self._decoder.received(nbytes)))
+        else:
+            self._take(self._decoder.feed(self._shared.scratch[:nbytes]))
+
+    def eof_received(self) -> None:
+        """A client that sends nothing more is gone: returning nothing closes the connection."""
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        self._socket.pause_reading()
+        unread_nbytes = self._socket.get_write_buffer_size()
+        now = self._stalled_at = self._loop.time()
+        self._stalled_nbytes = self._written_nbytes - unread_nbytes
+        self._alarm.set(now + self._limits.stall_s, now)
+        self._keep(unread_nbytes)
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._let_go()
+        self._frame = -1  # who was not listened to is not slow
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = LOST
+        self._alarm.cancel()
+        self._let_go()
+        self._forget()
+        connections, empty = self._shared.connections, self._shared.empty
+        connections.discard(self)
+        if empty is not None and not connections and not empty.done():
+            empty.set_result(None)
+
+    # -- frames -------------------------------------------------------------------------------------
+
+    def _take(self, frames: Iterator[Frame]) -> None:
+        """Do what the frames say; what is too much for one turn waits."""
+        left = self._limits.burst
+        for kind, stream, header, body in frames:
+            if kind == decoder.CALL and self._state == OPEN:
+                self._call(stream, header, body)
+            else:
+                self._control(kind, stream, header)
+            if self._state >= ENDING:
+                return
+            left -= 1
+            if self._out_nbytes > self._limits.unread_nbytes:
+                self._flush()
+            if not left or self._is_paused:
+                self._waiting = frames
+                break
+        else:
+            if self._decoder.error is not None:
+                self._end(self._decoder.error)
+            if self._state >= ENDING:
+                return
+            self._watch_frame()
+        self._flush()
+        if self._waiting is not None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take what waits in the next turn of the loop, and read only then; neither while the client does not."""
+        if self._is_paused or self._waiting is not None:
+            self._socket.pause_reading()
+        else:
+            self._watch_frame()
+            self._socket.resume_reading()
+        if self._waiting is not None and not self._is_paused and not self._is_turn_due:
+            self._is_turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._is_turn_due = False
+        frames = self._waiting
+        if frames is not None and not self._is_paused:
+            self._waiting = None
+            self._take(frames)
+            self._go_on()
+
+    def _watch_frame(self) -> None:
+        """See to it that a frame that has begun is complete in time."""
+        if self._decoder.is_partial and self._decoder.count != self._frame:
+            self._frame = self._decoder.count
+            now = self._frame_began_at = self._loop.time()
+            self._alarm.set(now + self._shared.settings.body_timeout_s, now)
+
+    def _control(self, kind: int, stream: int, header: bytes) -> None:
+        """A frame that is no CALL, or comes before HELLO."""
+        try:
+            if self._state == NEW:
+                if kind != decoder.HELLO:
+                    raise BadRequest("expected a HELLO first: this port speaks msgpack over TCP")
+                self._greet(messages.decode_client_hello(stream, header))
+            elif kind == decoder.CANCEL:
+                item = self._items.get(stream)
+                if item is not None:  # else its answer is on the way
+                    item.cancel()
+            else:
+                raise BadRequest(f"a client says no {decoder.NAMES[kind]} here")
+        except RequestError as error:
+            self._end(error)
+
+    def _greet(self, hello: messages.ClientHello) -> None:
+        token = self._shared.token
+        if token is not None and not hmac.compare_digest((hello.token or "").encode(errors="replace"), token):
+            raise Unauthenticated("a token is required: say it in HELLO")
+        self._state = OPEN
+        self._alarm.set(self._read_at + self._shared.settings.keepalive_s, self._read_at)
+        self._write(self._shared.hello)
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    def _wants(self, kind: int, stream: int, header_nbytes: int, body_nbytes: int) -> bool:
+        """Whether there is room for a body that is about to be received; where there is not, its CALL is answered."""
+        if self._state != OPEN or kind != decoder.CALL:
+            self._end(BadRequest(f"a {decoder.NAMES[kind]} is not expected here"))
+            return False
+        try:
+            self._reserved = self._reserve(header_nbytes, body_nbytes)
+        except RequestError as error:
+            self._refuse(stream, error)
+            return False
+        return True
+
+    def _reserve(self, header_nbytes: int, body_nbytes: int) -> int:
+        """Take the bytes of a CALL from the budget."""
+        engine = self._engine
+        nbytes = body_nbytes + HEADER_WEIGHT * header_nbytes
+        try:
+            if engine.state != "ready":
+                raise Unavailable(f"the server is {engine.state}")
+            if len(self._items) >= self._limits.max_streams:
+                raise Overloaded(f"{len(self._items)} calls of this connection are in flight, the most allowed")
+            engine.admission.reserve(nbytes)
+        except RequestError as error:
+            engine.note_rejected(error)
+            raise
+        return nbytes
+
+    def _call(self, stream: int, header: bytes, body: memoryview | None) -> None:
+        if stream in self._items:
+            self._end(BadRequest(f"stream {stream} waits for its answer already"))
+            return
+        engine = self._engine
+        reserved, self._reserved = self._reserved, 0
+        try:
+            if not reserved:
+                reserved = self._reserve(len(header), len(body) if body is not None else 0)
+            graph, options, value = messages.decode_call(header, body, self._limits.max_value_nbytes)
+            if graph != engine.graph.name:
+                raise NotFound(f"there is no graph {graph[:64]!r} (there is: {engine.graph.name})")
+            item = engine.begin(
+                value,
+                timeout_s=options.timeout_s,
+                log_id=options.log_id,
+                traceparent=options.traceparent,
+                priority=min(options.priority, self._shared.settings.priorities),
+            )
+        except RequestError as error:
+            engine.admission.release(reserved)
+            self._refuse(stream, error)
+        except Exception:
+            engine.admission.release(reserved)
+            log.exception("stream %d: the server failed", stream)
+            self._refuse(stream, OpError("the server failed; its log says how"))
+        else:
+            if item.done:
+                engine.admission.release(reserved)
+                self._answer(stream, item)
+            else:
+                self._items[stream] = item
+                item.on_done = partial(self._done, stream, reserved)
+
+    def _done(self, stream: int, reserved: int, item: Item) -> None:
+        self._engine.admission.release(reserved)
+        del self._items[stream]
+        if self._state != OPEN:
+            return
+        self._answer(stream, item)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+        if self._is_leaving and not self._items:
+            self._linger()
+
+    def _answer(self, stream: int, item: Item) -> None:
+        error = item.error
+        if error is None:
+            try:
+                parts, nbytes = messages.encode_result(self._shared.encoder, stream, item.data_id, item.value)
+            except RequestError as unwritable:
+                error = unwritable
+            except Exception as unexpected:
+                error = hook_error(unexpected, "response", "encode")
+            else:
+                self._out += parts
+                self._out_nbytes += nbytes
+                return
+        self._write(messages.encode_error(stream, error, item.data_id))
+
+    def _refuse(self, stream: int, error: RequestError) -> None:
+        self._write(messages.encode_error(stream, error, next(self._engine.ids)))
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def _write(self, parts: list[Buffer]) -> None:
+        self._out += parts
+        self._out_nbytes += sum(map(len, parts))
+
+    def _flush(self) -> None:
+        """One write for all that was said in this turn."""
+        self._is_flush_due = False
+        out, nbytes = self._out, self._out_nbytes
+        if not nbytes or self._state == LOST:
+            return
+        self._out, self._out_nbytes = [], 0
+        self._written_nbytes += nbytes
+        if self._is_paused:
+            self._keep(nbytes)
+        if nbytes > JOINED_NBYTES:
+            self._socket.writelines(out)
+        else:
+            self._socket.write(b"".join(out))
+
+    def _keep(self, nbytes: int) -> None:
+        """Count answers that are not read as bytes in flight: then there is less room for what would add to them."""
+        self._unread_nbytes += nbytes
+        self._engine.admission.nbytes += nbytes  # not `reserve`: they are here, whether there is room or not
+
+    def _let_go(self) -> None:
+        self._engine.admission.release(self._unread_nbytes)
+        self._unread_nbytes = 0
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def leave(self, why: RequestError) -> None:
+        """Ask the client to send no more. What is in flight is answered, then the connection ends."""
+        if self._state == NEW:
+            self._socket.close()
+        elif self._state == OPEN and not self._is_leaving:
+            self._is_leaving = True
+            self._write(messages.encode_goaway(why))
+            self._flush()
+            self._linger()
+
+    def abort(self) -> None:
+        self._socket.abort()
+
+    def _end(self, why: RequestError) -> None:
+        """Say what the client did wrong, and hang up."""
+        log.info("a client is hung up on: %s", why)
+        self._state = ENDING
+        self._forget()
+        self._write(messages.encode_goaway(why))
+        self._flush()
+        # It may still be sending. Were the socket closed now, what it has not read yet would be lost to it.
+        if self._socket.can_write_eof():
+            self._socket.write_eof()
+        self._socket.resume_reading()
+        self._linger()
+
+    def _linger(self) -> None:
+        now = self._loop.time()
+        self._ends_at = now + self._limits.linger_s
+        self._alarm.set(self._ends_at, now)
+
+    def _forget(self) -> None:
+        """Cancel what is in flight."""
+        self._waiting = None
+        self._engine.admission.release(self._reserved)
+        self._reserved = 0
+        for item in tuple(self._items.values()):
+            item.cancel()
+
+    def _check(self) -> None:
+        """End what has taken too long, and set the alarm for what may."""
+        now, limits, settings = self._loop.time(), self._limits, self._shared.settings
+        if self._state == ENDING:
+            due = self._ends_at
+            if now >= due:
+                self.abort()
+                return
+        elif self._is_paused:
+            due = self._stalled_at + limits.stall_s
+            if now >= due:
+                read_nbytes = self._written_nbytes - self._socket.get_write_buffer_size()
+                if read_nbytes - self._stalled_nbytes < limits.stall_nbytes:
+                    log.info("a client that reads too little is hung up on")
+                    self.abort()
+                    return
+                self._stalled_at, self._stalled_nbytes = now, read_nbytes
+                due = now + limits.stall_s
+        elif self._state == NEW:
+            due = self._made_at + limits.hello_s
+            if now >= due:
+                self._end(SlowClient(f"no HELLO within {limits.hello_s:g} s"))
+                return
+        elif self._decoder.is_partial and self._waiting is None:
+            due = self._frame_began_at + settings.body_timeout_s
+            if now >= due:
+                self._end(SlowClient(f"a frame was not complete within {settings.body_timeout_s:g} s"))
+                return
+        elif self._items:
+            due = now + settings.keepalive_s
+        elif self._is_leaving:
+            due = self._ends_at
+            if now >= due:
+                self._socket.close()
+                return
+        else:
+            due = self._read_at + settings.keepalive_s
+            if now >= due:
+                self.leave(Unavailable(f"nothing came for {settings.keepalive_s:g} s"))
+                return
+        self._alarm.set(due, now)
+
+    def __repr__(self) -> str:
+        state = ("new", "open", "ending", "lost")[self._state]
+        return f"<Connection {state}, {len(self._items)} in flight{', paused' if self._is_paused else ''}>"
