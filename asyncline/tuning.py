@@ -22,7 +22,7 @@ THREAD_VARIABLES = (
 MALLOC_SWITCH = "ASYNCLINE_MALLOC"
 KEPT_BYTES = 512 * 2**20
 # Of malloc.h: mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def set_library_threads(count: int, environ: MutableMapping[str, str] = os.environ) -> None:
@@ -47,4 +47,6 @@ def tune_malloc() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
+    # One arena: a thread's own gives its heaps back whatever the threshold, and is faulted in again.
+    mallopt(_M_ARENA_MAX, 1)
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))

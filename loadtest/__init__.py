@@ -1,6 +1,6 @@
 """Load on asyncline, and its numbers beside those of what one would write without it.
 
-    python -m loadtest.bench [--only echo,submit,pool,jpeg,fetch,tagging,ocr] [--pairs 5] [--seconds 3] [--pages 16]
+    python -m loadtest.bench [--only echo,submit,...] [--pairs 5] [--seconds 3] [--pages 16]
 
     bench.py             runs the benchmarks, prints the table; exit code 1 when a budget is missed
     ├── echo.py          REST echo against a bare aiohttp application, requests/s by wrk
@@ -12,6 +12,12 @@
     │   └── photos.py          the photograph
     ├── fetch.py         downloads by Fetch against the rate that their number at once allows, lag of the loop
     │   └── fetch_origin.py    whom they ask
+    ├── batching.py      batching in process: its gain, a lone client, fixed timers, a bad sample
+    │   ├── batching_timer.py    the fixed timer
+    │   └── batching_clients.py  clients in process, and their rate
+    ├── models.py        a net of convolutions in an Engine against the raw loop of its Session; malloc
+    │   ├── models_contest.py    one arrangement, in a process of its own
+    │   └── models_nets.py       the nets; models_onnx.py, models_torch.py: the same as a file, as a Module
     ├── tagging.py       the tagging graph in process against its functions in one Op
     │   └── tagging_sequential.py  that Op
     ├── ocr.py           pages/s and latency of the served OCR graph against raw RapidOCR

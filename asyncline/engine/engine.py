@@ -364,9 +364,7 @@ class Engine:
         self._turning = True
         try:
             while self._awake:
-                runner = self._awake.popleft()
-                runner.awake = False
-                runner.pump()
+                self._awake.popleft().pump()
         finally:
             self._turning = False
             current.set(None)  # the caller's context is its own again

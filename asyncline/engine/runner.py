@@ -88,6 +88,7 @@ class Runner:
     def pump(self) -> None:
         """Start what can be started."""
         self._take()
+        self.awake = False  # from here on: what `_take` has prepared by itself is seen right below
         # Batches that left, and dead samples that were dropped, make room for Items of the Channel.
         while self.processing is not None and self.processing.feed() and not self.channel.empty():
             self._take()

@@ -2,4 +2,5 @@
 
 base.py   contract of a transport: start, close, wait_closed
 rest/     HTTP/1.1 by aiohttp
+tcp/      msgpack over TCP
 """
