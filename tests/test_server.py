@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import re
 import signal
@@ -11,9 +12,11 @@ import threading
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from asyncline.client.tcp import TcpConnection
 from tests.serving import Process, Server, run, serving
 
 
@@ -146,6 +149,50 @@ def test_tls(tmp_path: Path) -> None:
             assert response.status == 200
 
 
+# -- msgpack over TCP -----------------------------------------------------------------------------------
+
+
+def _tcp_call(server: Server, graph: str, value: Any, **open_with: Any) -> Any:
+    """One call by TCP, to where the server says that it listens."""
+    host, port = server.wait_for(r"and on tcps?://(\S+):(\d+)").groups()
+
+    async def call() -> Any:
+        async with await TcpConnection.open(host, int(port), **open_with) as connection:
+            return await connection.call(graph, value, timeout=20)
+
+    return asyncio.run(call())
+
+
+def test_tcp_is_served_beside_rest() -> None:
+    with serving("good:graph", "--tcp-port", "0") as server:
+        assert _tcp_call(server, "echo", {"x": b"\xff"}) == {"x": b"\xff"}
+        assert server.post("/echo", 1) == (200, 1)
+        assert 'asyncline_requests_total{code="ok"} 2.0' in server.get("/metrics")[1]
+        server.process.terminate()
+        assert server.end()[0] == 0
+
+
+def test_tcp_has_the_token_of_rest() -> None:
+    with serving("good:graph", "--tcp-port", "0", "--auth-token", "sesame") as server:
+        assert _tcp_call(server, "echo", 1, token="sesame") == 1
+
+
+def test_no_port_but_rests_is_opened_unless_asked_for() -> None:
+    with serving("good:graph") as server:
+        assert len(_listening(server.process.pid)) == 1
+        assert "tcp://" not in "".join(server.lines)
+    with serving("good:graph", "--tcp-port", "0") as server:
+        server.wait_for("and on tcp://127.0.0.1:")
+        assert len(_listening(server.process.pid)) == 2
+
+
+def test_a_tcp_port_that_is_taken_is_one_clear_line_and_a_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, _, err = run("serve", "good:graph", "--http-port", "0", "--tcp-port", port)
+    assert code == 1 and err.strip() == f"error: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
 def test_a_bad_certificate_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("nonsense")
     code, _, err = run("serve", "good:graph", "--http-port", "0", "--tls-cert", str(tmp_path / "cert.pem"))
@@ -229,6 +276,18 @@ def test_a_server_does_not_outlive_its_supervisor() -> None:
 def _host_port(address: str) -> tuple[str, int]:
     host, _, port = address.removeprefix("http://").partition(":")
     return host, int(port)
+
+
+def _listening(pid: int) -> list[str]:
+    """The sockets of a process that listen, by TCP of either version."""
+    own = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        if found := re.fullmatch(r"socket:\[(\d+)\]", str(path.readlink())):
+            own.add(found[1])
+    rows = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()
+    ]
+    return [row[1] for row in rows if row[3] == "0A" and row[9] in own]
 
 
 def _until(found: object) -> None:

@@ -785,7 +785,7 @@ async def test_a_connection_with_calls_in_flight_is_not_idle() -> None:
 
 async def test_a_server_that_stops_answers_what_it_has_and_takes_no_more() -> None:
     gate = Gate(Request())
-    async with serving(Graph("test", gate)) as door:
+    async with serving(Graph("test", gate), Limits(linger_s=0.1)) as door:
         where, connection, raw, idle = door.where, await door.connect(), await door.raw(), await door.connect()
         running = asyncio.create_task(connection.call("test", 1))
         raw.call(1, 1)
