@@ -651,7 +651,8 @@ async def test_an_op_that_kills_in_the_task_of_another_is_refused_by_its_own_nam
 @pytest.mark.parametrize("cpu", ["thread", "inline", "process"])
 async def test_a_request_that_failed_keeps_none_of_its_arrays(cpu: str) -> None:
     graph = graph_of(Busy, cpu=cpu)
-    settings = merge(graph.name, {"busy": {"cpu": cpu}}, Source("test", {"dag": {"cpu_workers": 1}}))
+    written = {"dag": {"cpu_workers": 1, "cpu_threads": 1}}
+    settings = merge(graph.name, {"busy": {"cpu": cpu}}, Source("test", written))
     gc.disable()
     try:
         async with Engine(graph, settings) as engine:

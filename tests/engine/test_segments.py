@@ -203,3 +203,13 @@ def test_the_end_of_the_peer_is_an_eof(ends: tuple[End, End]) -> None:
 def test_a_link_that_is_silent_does_not_wait(ends: tuple[End, End]) -> None:
     with pytest.raises(BlockingIOError):
         ends[0].receive()
+
+
+def test_what_a_peer_sent_before_it_died_is_read_though_it_left_ours_unread(ends: tuple[End, End]) -> None:
+    here, there = ends
+    there.send("its last words")
+    here.send("never read")
+    there.link.connection.close()
+    assert here.receive() == "its last words"
+    with pytest.raises(EOFError):
+        here.receive()

@@ -112,9 +112,14 @@ class Link:
         :raises BlockingIOError: there is no packet, on a socket that does not wait.
         """
         try:
-            nbytes, extra, _, _ = self.connection.recvmsg_into([self._buffer], self._space, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionError:
-            raise EOFError from None
+            nbytes, extra = self._receive_packet()
+        except ConnectionResetError:
+            # The peer has died with packets of ours unread. The kernel says so first, and once: its own, sent
+            # before that, are still there.
+            try:
+                nbytes, extra = self._receive_packet()
+            except ConnectionError:
+                raise EOFError from None
         if not nbytes:
             raise EOFError
         messages: list[Message]
@@ -138,6 +143,10 @@ class Link:
             if not blocks:
                 del self._lent[key]
         return messages
+
+    def _receive_packet(self) -> tuple[int, Sequence[tuple[int, int, bytes]]]:
+        nbytes, extra, _, _ = self.connection.recvmsg_into([self._buffer], self._space, socket.MSG_CMSG_CLOEXEC)
+        return nbytes, extra
 
     def note_closed(self, key: Key) -> None:
         """A segment is gone for good; the peer learns of it with the next packet."""

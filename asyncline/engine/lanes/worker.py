@@ -14,6 +14,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -108,7 +109,8 @@ def connect(connection: socket.socket) -> None:
     _connection = connection
     # Before the Ops' modules are imported, with the first task: one that hangs can be killed by then.
     set_library_threads(1)
-    connection.send(marshal.dumps(([(HELLO, os.getpid())], [], [], [])))
+    with suppress(OSError):  # the server has given up already: `serve` will see that
+        connection.send(marshal.dumps(([(HELLO, os.getpid())], [], [], [])))
 
 
 def serve(setup: Setup) -> None:
