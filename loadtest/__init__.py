@@ -7,6 +7,9 @@
     │   ├── echo_graph.py      ours: a graph of one inline Op
     │   ├── echo_baseline.py   theirs
     │   └── echo.lua           what wrk sends
+    ├── tcp.py           msgpack over TCP against our REST, a bare protocol and a bare copy
+    │   ├── tcp_client.py      its clients, in a process of their own
+    │   └── tcp_baseline.py    theirs
     ├── submit.py        Engine.submit in process, CPU time
     ├── jpeg.py          JPEG decode in the lane of threads, two against one
     │   └── photos.py          the photograph

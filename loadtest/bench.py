@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import batching, echo, fetch, jpeg, models, ocr, pool, submit, tagging
+from loadtest import batching, echo, fetch, jpeg, models, ocr, pool, submit, tagging, tcp
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
-NAMES = ("echo", "submit", "pool", "jpeg", "fetch", "batching", "models", "tagging", "ocr")
+NAMES = ("echo", "tcp", "submit", "pool", "jpeg", "fetch", "batching", "models", "tagging", "ocr")
 
 
 def main() -> int:
@@ -25,6 +25,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     benchmarks: dict[str, Callable[[], Report]] = {
         "echo": partial(echo.measure, options.pairs, options.seconds),
+        "tcp": partial(tcp.measure, options.pairs, options.seconds),
         "submit": partial(submit.measure, options.pairs),
         "pool": partial(pool.measure, options.pairs),
         "jpeg": partial(jpeg.measure, options.pairs),
