@@ -25,7 +25,8 @@ def run_reloading(arguments: list[str], console: Console) -> int:
         from watchfiles import watch
     except ImportError:
         raise LoadError("--reload needs watchfiles: pip install 'asyncline[dev]'") from None
-    # `watch` ends at SIGINT by itself; SIGTERM should do the same.
+    # `watch` ends at SIGINT by itself; SIGTERM should do the same. A shell's background jobs ignore SIGINT at first.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     child = _start(arguments)
     try:
