@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,9 @@ from asyncline.engine.item import PENDING, Item
 from asyncline.engine.lanes.accelerator import DeviceLost
 from asyncline.engine.lanes.base import Lane, LaneStatistics
 from asyncline.engine.lanes.lanes import Lanes
+from asyncline.engine.parts import OnPart, Parts
 from asyncline.engine.runner import Runner
+from asyncline.engine.stream import stream
 from asyncline.errors import OpError, RequestError, Unavailable, hook_error, load_error
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import is_async
@@ -99,6 +101,7 @@ class Engine:
         self._no_values: list[Any] = [PENDING] * (nodes[-1].slot + 1)
         self._no_times = [0.0] * (len(STAGES) * len(nodes) + 1)
         self._missing = [node.waits_for for node in nodes]
+        self._streams = self.plan.streams
         self._output_count = sum(node.output for node in nodes)
         self._stop = asyncio.Event()
         self._empty: asyncio.Future[None] | None = None
@@ -280,6 +283,17 @@ class Engine:
         finally:
             del item, payload  # an error knows this frame: see `Item.result`
 
+    def stream(self, payload: Any, *, timeout: float | None = None, log_id: str = "") -> AsyncGenerator[Any, None]:
+        """Run one request, and iterate over the parts of its answer as they come; one part where it does not stream.
+
+        `async for token in engine.stream({...}): ...`. At most 8 parts are made ahead of the reader. Leaving the loop
+        cancels the request and closes the Op's generator; to be sure when, use `contextlib.aclosing`.
+
+        :param timeout: seconds for all of it; see `submit`.
+        :raises RequestError: what became of it instead, perhaps after some parts.
+        """
+        return stream(self, payload, timeout, log_id)
+
     def begin(
         self,
         payload: Any,
@@ -289,8 +303,15 @@ class Engine:
         traceparent: str | None = None,
         priority: int = 1,
         on_done: Callable[[Item], None] | None = None,
+        on_part: OnPart | None = None,
     ) -> Item:
         """Start one request; `on_done(item)` is called with its outcome, perhaps before this returns.
+
+        With `on_part` the answer goes in parts: `on_part(item, part)` is called with each, packed by the Response, on
+        the loop and in order, then `on_done` when all are out or the request has failed; `item.value` is None. The
+        answer of a graph that does not stream, and that of a Reply, is one part. An `on_part` that has no room left
+        calls `item.hold()`, and later `item.go_on()`; what it raises fails the request. Without `on_part`, the answer
+        of a graph that streams is the list of its parts, up to `MOST_PARTS`.
 
         :param priority: 1 is the highest; `service.priorities` the lowest.
 
@@ -311,6 +332,8 @@ class Engine:
             raise
         item = Item(self, next(self.ids), log_id, traceparent, now, deadline)
         item.on_done = on_done
+        if on_part is not None or self._streams:
+            item.parts = Parts(on_part)
         item.priority = priority
         item.times = self._no_times.copy()
         self._items[item.data_id] = item
@@ -375,6 +398,9 @@ class Engine:
         if node.output:
             item.outputs_left -= 1
             if not item.outputs_left:
+                if self._streams:
+                    item.end()
+                    return
                 values = item.values
                 try:
                     answer = self._pack({name: values[slot] for name, slot in self.plan.outputs})
@@ -387,6 +413,15 @@ class Engine:
             item.missing[index] -= 1
             if not item.missing[index]:
                 self.runners[index].put(item, now)
+
+    def deliver_part(self, item: Item, node: Node, part: Any) -> None:
+        """`node`, which is the one output, has a part of the answer."""
+        try:
+            packed = self._pack({name: part for name, _ in self.plan.outputs})
+        except Exception as error:
+            item.fail(hook_error(error, "response", "pack"))
+            return
+        item.put(packed)
 
     def finished(self, item: Item) -> None:
         """An Item has its outcome: the only place that gives its token back."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncline.errors import Cancelled, DeadlineExceeded, RequestError
+from asyncline.engine.parts import Parts
+from asyncline.errors import Cancelled, DeadlineExceeded, RequestError, hook_error
 from asyncline.graph.fusion import Hook
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Item:
         "missing",
         "on_done",
         "outputs_left",
+        "parts",
         "priority",
         "started_at",
         "tick",
@@ -61,6 +63,8 @@ class Item:
         self.done = False
         self.value: Any = None
         self.error: RequestError | None = None
+        #: Where the answer goes piece by piece; None where it goes in one.
+        self.parts: Parts | None = None
         self.on_done: Callable[[Item], None] | None = None
         #: Work of this Item in lanes, to be cancelled when its outcome comes first.
         self.jobs: list[Job] = []
@@ -78,10 +82,43 @@ class Item:
         self.times: list[float] = []
 
     def resolve(self, value: Any) -> None:
-        """The answer is `value`."""
-        if not self.done:
+        """The answer is `value`; where it goes in parts, this is the last of them."""
+        if self.parts is not None:
+            self.put(value)
+            self.end()
+        elif not self.done:
             self.value = value
             self._finish()
+
+    def put(self, part: Any) -> None:
+        """The next part of the answer is `part`; it goes out at once."""
+        if self.done or self.parts is None:
+            return
+        try:
+            self.parts.put(self, part)
+        except RequestError as error:
+            self.fail(error)
+        except Exception as error:
+            self.fail(hook_error(error, "response", "encode"))
+
+    def end(self) -> None:
+        """All parts of the answer have gone out."""
+        if not self.done and self.parts is not None:
+            self.value = self.parts.kept
+            self._finish()
+
+    def hold(self) -> None:
+        """Whoever takes the parts has no room: the generator is not resumed before `go_on`.
+
+        The part that is being made may still come, so call it with room for one left. The deadline goes on.
+        """
+        if self.parts is not None:
+            self.parts.hold()
+
+    def go_on(self) -> None:
+        """There is room again. Like `hold`, it may be called at any time, any number of times."""
+        if self.parts is not None:
+            self.parts.go_on()
 
     def fail(self, error: RequestError) -> None:
         """There is no answer, for this reason."""

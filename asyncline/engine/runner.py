@@ -60,7 +60,12 @@ class Runner:
         self._post: Callable[..., Any] | None = op.hook("postprocess")
         self._has_process = self.processing is not None
         #: Whether an Item counts as being prepared until `postprocess` is over: there is no replica to bound it.
-        self._counts_post = not self._has_process and self._post is not None
+        #: A stream takes as long as its reader; unless the Op says how many, only the door bounds them.
+        self._counts_post = (
+            not self._has_process
+            and self._post is not None
+            and (node.stream_hook is None or node.settings.concurrency is not None)
+        )
         #: The whole Op is calls on the loop: no Visit and no Job is needed.
         self._is_inline = (
             not self._has_process
@@ -76,6 +81,8 @@ class Runner:
     def _width(self, lane: Lane | None) -> int:
         if not self._has_process and self.node.settings.concurrency is not None:
             return self.node.settings.concurrency
+        if self.node.stream_hook == "preprocess":
+            return sys.maxsize
         return 1 if lane is None else lane.window
 
     def put(self, item: Item, now: float) -> None:

@@ -39,6 +39,8 @@ class Graph:
         self.ops: tuple[Op, ...] = tuple(self._in_order())
         self._check_names()
         self._check_unused()
+        #: Whether the answer comes in parts: its one output is an Op whose last hook is an async generator.
+        self.streams = self._check_streams()
 
     def __getitem__(self, name: str) -> Op:
         for op in self.ops:
@@ -89,6 +91,25 @@ class Graph:
                 f"op {unused[0]!r} is wired to the request but no output needs it: "
                 f"make it an output of graph {self.name!r} or remove it"
             )
+
+    def _check_streams(self) -> bool:
+        outputs = list(self.response.outputs.values())
+        for op in self.ops:
+            if op.stream_hook is None:
+                continue
+            consumer = next((other.name for other in self.ops if op in other.inputs), None)
+            if consumer is not None:
+                raise GraphError(
+                    f"op {op.name!r} streams its answer, but op {consumer!r} takes its value: "
+                    "only the last Op of a graph streams"
+                )
+            if len(outputs) > 1:
+                raise GraphError(
+                    f"op {op.name!r} streams its answer, but graph {self.name!r} has {len(outputs)} outputs: "
+                    "make it the only one"
+                )
+            return True
+        return False
 
     def __repr__(self) -> str:
         return f"<Graph {self.name!r}: {' -> '.join(op.name for op in self.ops)}>"

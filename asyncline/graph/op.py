@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, ClassVar, TypeVar
 
 from asyncline.errors import GraphError, SettingsError
@@ -14,6 +15,7 @@ from asyncline.graph.request import Input, Request
 from asyncline.settings import Cpu, OpSettings, check_op_settings
 
 HOOKS = ("preprocess", "process", "postprocess")
+OTHER_HOOKS = ("init_op", "close_op", "load_model", "bucket", "cost", "example")
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -22,7 +24,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Op(Input):
     """One step: `preprocess` (one request), `process` (one batch), `postprocess` (one request).
 
-    Any of the three may be absent, and any may be `async def`. The other hooks are `init_op(self)`,
+    Any of the three may be absent, and any may be `async def`. Where the last is `preprocess` or `postprocess`, it may
+    also `yield`, as an async generator: then each value is one part of the answer, and goes out at once. Such an Op
+    is the one output of its graph. The other hooks are `init_op(self)`,
     `close_op(self)`, `load_model(self, device)`, `bucket(self, sample)` and `example(self)`. Wiring is by call:
     `Detect(page, batch_size=2)`.
 
@@ -90,6 +94,11 @@ class Op(Input):
         """The bound hook of that name, or None where the Op has none."""
         return getattr(self, name, None)
 
+    @property
+    def stream_hook(self) -> str | None:
+        """The hook whose parts are the answer, an async generator; None where the Op does not stream."""
+        return next((name for name in HOOKS if is_stream(self.hook(name))), None)
+
     def _check_hooks(self) -> None:
         count = len(self.inputs)
         if not isinstance(self.collate, Collate | None):
@@ -114,6 +123,7 @@ class Op(Input):
         for hook in waits:
             if is_async(self.hook(hook)):
                 raise GraphError(f"op {self.name!r}: {hook} cannot be async: nothing would wait for it")
+        self._check_generators()
         if self.hook("process") is None:
             for key in ("batch_size", "max_batch_cost", "max_delay_ms", "retry"):
                 if self.code_settings.get(key):
@@ -127,6 +137,24 @@ class Op(Input):
                 raise GraphError(f"op {self.name!r}: load_model without `process`: only `process` has a model")
             if self.hook("preprocess") is None and self.hook("postprocess") is None:
                 raise GraphError(f"op {self.name!r} has no hook: write preprocess, process or postprocess")
+
+    def _check_generators(self) -> None:
+        last = [hook for hook in HOOKS if self.hook(hook) is not None][-1:]
+        for hook in (*HOOKS, *OTHER_HOOKS):
+            function = self.hook(hook)
+            if hook in ("preprocess", "postprocess"):
+                _refuse_sync_generator(self.name, hook, function)
+            if not is_stream(function):
+                continue
+            if hook == "process" or hook not in HOOKS:
+                raise GraphError(
+                    f"op {self.name!r}: {hook} cannot be an async generator: only preprocess and postprocess stream"
+                )
+            if [hook] != last:
+                raise GraphError(
+                    f"op {self.name!r}: {hook} is an async generator, but {last[0]} comes after it: "
+                    "only the last hook of an Op streams"
+                )
 
     def _label(self) -> str:
         return self.name
@@ -153,7 +181,13 @@ def op(*, cpu: Cpu = "process", **settings: Any) -> Callable[[_Function], type[O
         async def run_async(self: Op, *values: Any) -> Any:
             return await function(*values)
 
-        preprocess: Any = run_async if inspect.iscoroutinefunction(function) else run
+        async def stream(self: Op, *values: Any) -> AsyncIterator[Any]:
+            async with aclosing(function(*values)) as parts:
+                async for part in parts:
+                    yield part
+
+        _refuse_sync_generator(function.__name__, "preprocess", function)
+        preprocess: Any = run_async if is_async(function) else stream if is_stream(function) else run
         # The wiring is checked against the function's own parameters.
         signature = inspect.signature(function)
         me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
@@ -217,6 +251,18 @@ def snake_case(name: str) -> str:
 
 def is_async(hook: Callable[..., Any] | None) -> bool:
     return hook is not None and inspect.iscoroutinefunction(hook)
+
+
+def is_stream(hook: Callable[..., Any] | None) -> bool:
+    """Whether it is an async generator."""
+    return hook is not None and inspect.isasyncgenfunction(hook)
+
+
+def _refuse_sync_generator(name: str, hook: str, function: Callable[..., Any] | None) -> None:
+    if function is not None and inspect.isgeneratorfunction(function):
+        raise GraphError(
+            f"op {name!r}: {hook} is a generator: to stream the answer write it as `async def`, else return a list"
+        )
 
 
 def _accepts(function: Callable[..., Any], count: int) -> bool:

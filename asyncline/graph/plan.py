@@ -14,7 +14,7 @@ from functools import cached_property
 from asyncline.errors import GraphError
 from asyncline.graph.fusion import Chain, Hook, fuse
 from asyncline.graph.graph import Graph
-from asyncline.graph.op import HOOKS, Op, is_async
+from asyncline.graph.op import HOOKS, Op, is_async, is_stream
 from asyncline.graph.request import FieldInput, Input
 from asyncline.settings import OpSettings, Settings
 
@@ -47,15 +47,20 @@ class Node:
         return self.op.name
 
     def lane(self, hook: str) -> str | None:
-        """Where that hook runs: loop (async), inline, thread, process or device; None where the Op lacks it."""
+        """Where that hook runs: loop (what is async), inline, thread, process or device; None where it is absent."""
         function = self.op.hook(hook)
         if function is None:
             return None
-        if is_async(function):
+        if is_async(function) or is_stream(function):
             return "loop"
         if hook == "process":
             return "device"
         return self.settings.cpu
+
+    @cached_property
+    def stream_hook(self) -> str | None:
+        """The hook that yields the parts of the answer; None where the Op does not stream."""
+        return self.op.stream_hook
 
     @cached_property
     def lanes(self) -> dict[str, str]:
@@ -95,6 +100,11 @@ class Plan:
             for hook, chain in node.chains.items()
             for step in chain.steps[1:]
         }
+
+    @cached_property
+    def streams(self) -> bool:
+        """Whether the answer comes in parts."""
+        return any(node.stream_hook is not None for node in self.nodes)
 
     @property
     def max_in_flight(self) -> int:

@@ -46,6 +46,12 @@ class Metrics(Collector):
         seconds = HistogramMetricFamily("asyncline_request_seconds", "Time from admission to outcome.")
         _add(seconds, [], counted.request_seconds)
         yield seconds
+        if counted.first_part_seconds is not None:
+            first = HistogramMetricFamily(
+                "asyncline_first_part_seconds", "Time from admission to the first part of a streamed answer."
+            )
+            _add(first, [], counted.first_part_seconds)
+            yield first
 
     def _ops(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(

@@ -46,6 +46,8 @@ class Statistics(Observer):
         #: Requests by outcome: `ok` or the code of the error (`product` for the business's own).
         self.outcomes: Counter[str] = Counter()
         self.request_seconds = Histogram(SECONDS)
+        #: Of graphs that stream: time from admission to the first part of the answer.
+        self.first_part_seconds = Histogram(SECONDS) if plan.streams else None
         #: Requests refused at the door, by reason; they are no Items and in no other count.
         self.rejections: Counter[str] = Counter()
         #: Seconds of requests at an Op, by its name and the stage, for the stages that it has.
@@ -64,6 +66,8 @@ class Statistics(Observer):
         self._batches: dict[str, list[tuple[int, float]]] = {name: [] for name in batching}
 
     def item_done(self, item: Item) -> None:
+        if self.first_part_seconds is not None and item.parts is not None and item.parts.count:
+            self.first_part_seconds.observe([item.parts.first_s])
         # By identity: a value may be an array, whose == has no truth.
         if item.error is None and not any(value is PENDING for value in item.values):
             self._times.append(item.times)

@@ -1,4 +1,4 @@
-"""Lanes of the event loop: hooks that are `async def`, and plain ones of a few microseconds (`inline`)."""
+"""Lanes of the event loop: hooks that are async, streaming or not, and plain ones of a few microseconds (`inline`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from asyncline.deadline import Clock
 from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Batch, Job, Lane, LaneStatistics, Replica
 from asyncline.engine.lanes.call import arguments, fail, take_results
+from asyncline.engine.parts import run_stream
 from asyncline.errors import OpError, hook_error, load_error
 from asyncline.graph.plan import Node
 
+CLOSE_S = 1.0
+"""How long cancelled hooks have for their `finally` when all ends."""
 WIDTH = 64
 """Most Items of one Op in an async hook at once, where its `concurrency` does not say."""
 
@@ -69,14 +72,18 @@ class LoopLane(Lane):
 
     def cancel(self, job: Job) -> None:
         task = self._running.get(job)
-        if task is not None:
+        # Its own task sees for itself that the Item is done, and has its generator to close.
+        if task is not None and task is not asyncio.current_task():
             task.cancel()
 
     async def _run(self, job: Job) -> None:
         current.set(job.item)
         job.started_at = self._clock()
         try:
-            job.value = await getattr(job.node.op, job.hook)(*job.args)
+            if job.hook == job.node.stream_hook:
+                await run_stream(job)
+            else:
+                job.value = await getattr(job.node.op, job.hook)(*job.args)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a SystemExit of a hook must not end the server
@@ -94,11 +101,13 @@ class LoopLane(Lane):
         pass
 
     async def wait_closed(self) -> None:
-        tasks = tuple(self._running.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        # The second cancel is for those that do not end their `finally` in time.
+        for cancelled_already in (0, 1):
+            if tasks := tuple(self._running.values()):
+                for task in tasks:
+                    if task.cancelling() <= cancelled_already:
+                        task.cancel()
+                await asyncio.wait(tasks, timeout=CLOSE_S)
 
     def statistics(self) -> LaneStatistics:
         return LaneStatistics(self.width, self.width, len(self._running), 0, 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncline.graph.fields import Json
 from asyncline.graph.graph import Graph
-from asyncline.graph.op import Op, is_async
+from asyncline.graph.op import Op, is_async, is_stream
 from asyncline.graph.request import Input, Request
 from asyncline.settings import Settings
 from asyncline.tools.advise.tap import Tap, guard, pass_on
@@ -66,7 +66,9 @@ class StandIn:
             function = made.hook(hook)
             if function is None:
                 continue
-            if is_async(function):
+            if is_stream(function):
+                setattr(made, hook, None)  # the copy is one of several outputs, and there is nothing to advise
+            elif is_async(function):
                 setattr(made, hook, guard(op.name, hook, function))
             else:
                 self.taps.append(Tap(op.name, hook, function))
