@@ -4,10 +4,14 @@
 
 What runs together, when and where, and what follows from a failure, the Batcher says; here it is done. All of
 it runs on the loop, by calls and callbacks.
+
+Samples that come in one turn of the loop are fed together in the next: a burst of requests, or those with which the
+clients of a batch answer its end. The first of them would else run alone, and all others wait for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from copy import copy
@@ -73,8 +77,13 @@ class Processing:
         self._own_bucket: Callable[[Any], Hashable] | None = op.hook("bucket")
         self._cost: Callable[[Any], float] | None = op.hook("cost") if node.settings.max_batch_cost else None
         self._collate = op.collate
+        self._batch_size = node.settings.batch_size
         self.batcher = self._make_batcher()
-        self._feed_alarm = Alarm(engine.loop, self._wake)
+        self._feed_alarm = Alarm(engine.loop, self._feed_now)
+        #: Calls `_feed_now` in the next turn of the loop.
+        self._next_turn: asyncio.Handle | None = None
+        #: Whether samples are fed now that are fewer than fill a batch.
+        self._is_due = False
         #: Batches that each replica has, oldest first.
         self._given: list[deque[Batch]] = [deque() for _ in replicas]
         #: Since when replicas hang.
@@ -162,8 +171,11 @@ class Processing:
 
     def feed(self) -> bool:
         """Give the replicas what they can take; whether any sample has left, dead ones too."""
-        now = self._clock()
         waiting = len(self.batcher)
+        is_due, self._is_due = self._is_due, False
+        if 0 < waiting < self._batch_size and not is_due and self._waits_a_turn():
+            return False
+        now = self._clock()
         while (feed := self.batcher.feed(now)) is not None:
             if feed.late:
                 for sample in feed.late:
@@ -180,6 +192,21 @@ class Processing:
         if at is not None:
             self._feed_alarm.set(at, self._clock())
         return len(self.batcher) < waiting
+
+    def _waits_a_turn(self) -> bool:
+        """Whether an idle replica leaves what is there to the next turn of the loop, as more may come in this one."""
+        if self._next_turn is None:
+            if self.batcher.replicas.idle() is None:
+                return False  # the Batcher knows when to close a batch behind a running one
+            self._next_turn = self._engine.loop.call_soon(self._feed_now)
+        return True
+
+    def _feed_now(self) -> None:
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
+        self._is_due = True
+        self._wake()
 
     def _wake(self) -> None:
         self._engine.wake(self._engine.runners[self._node.index])
@@ -290,6 +317,8 @@ class Processing:
         return f"op {self._node.name!r}: replica {replica} hangs in process, for {self._clock() - since:.0f} s by now"
 
     def close(self) -> None:
+        if self._next_turn is not None:
+            self._next_turn.cancel()
         self._feed_alarm.cancel()
         self._hang_alarm.cancel()
 

@@ -61,6 +61,31 @@ def test_every_idle_replica_is_fed_before_one_is_staged_for() -> None:
     assert [samples for _, samples in feeds] == [[1, 2], [3, 4], [5, 6]]
 
 
+def test_idle_replicas_get_equal_parts_of_what_is_there() -> None:
+    batcher = batcher_of(8, replicas=3, depth=1)
+    put(batcher, 1, 2, 3, 4, 5)
+    assert [samples for _, samples in fed(batcher, 0.0)] == [[1, 2], [3, 4], [5]]
+
+
+def test_idle_replicas_get_equal_parts_of_rows() -> None:
+    batcher = batcher_of(8, replicas=2, depth=1, rows=attrgetter("rows"))
+    put(batcher, 1, rows=4)
+    put(batcher, 2, 3, 4, 5)
+    assert [samples for _, samples in fed(batcher, 0.0)] == [[1], [2, 3, 4, 5]]
+
+
+def test_a_part_is_not_less_than_what_the_model_runs_without_padding() -> None:
+    batcher = batcher_of(8, replicas=2, depth=1, sizes=(4, 8))
+    put(batcher, 1, 2, 3, 4, 5)
+    assert [samples for _, samples in fed(batcher, 0.0)] == [[1, 2, 3, 4], [5]]
+
+
+def test_what_was_held_for_a_fuller_batch_is_not_parted() -> None:
+    batcher = batcher_of(8, replicas=2, depth=1, max_delay_s=3.0)
+    put(batcher, 1, 2, 3)
+    assert fed(batcher, 3.0) == [(1, [1, 2, 3])]
+
+
 def test_the_replica_that_was_busy_last_is_fed_first() -> None:
     batcher = batcher_of(1, replicas=3, depth=1)
     put(batcher, 1, 2, 3)

@@ -138,7 +138,7 @@ class Backlog(Generic[S]):
 
     def close(self, now: float) -> list[S]:
         """The batch for a replica that is free `now`: empty when there is none yet. Drops dead samples."""
-        formed = self._form(now) if self._count else None
+        formed = self._form(now, self.batch_size) if self._count else None
         return [] if formed is None else formed[1]
 
     def ready_at(self) -> float | None:
@@ -202,13 +202,13 @@ class Backlog(Generic[S]):
 
     # -- when a batch closes
 
-    def _form(self, now: float) -> tuple[Bucket[S], list[S]] | None:
-        """The next batch, and the bucket that leads it; None when none is ready."""
+    def _form(self, now: float, most: int) -> tuple[Bucket[S], list[S]] | None:
+        """The next batch, of `most` rows at most, and the bucket that leads it; None when none is ready."""
         while (bucket := self._pick(now)) is not None:
             if self._is_plain and not self.limits.lowered:
-                samples = self._draw(bucket, self.batch_size, now)
+                samples = self._draw(bucket, most, now)
             else:
-                samples = self._take(bucket, now)
+                samples = self._take(bucket, most, now)
             if samples:  # else all were dead or late
                 return bucket, samples
         return None
@@ -260,6 +260,19 @@ class Backlog(Generic[S]):
             bucket.hold_until = min(bucket[0].ready_at + self.max_delay_s, latest)
         return bucket.hold_until
 
+    def _share(self, replicas: int) -> int:
+        """Rows of a batch where so many replicas are idle: each gets its part, rather than one of them everything.
+
+        None gets less than its model runs without padding, nor less than what the user would have it wait for.
+        """
+        if self.max_delay_s:
+            return self.batch_size
+        rows = self._count if self._rows is None else sum(bucket.rows for bucket in self._buckets.values())
+        share = max(1, -(-rows // replicas))
+        if self.sizes and share <= self.sizes[-1]:
+            share = self.sizes[bisect_left(self.sizes, share)]
+        return min(share, self.batch_size)
+
     def _limit(self, bucket: Bucket[S], now: float) -> int:
         return self.limits.limit(bucket.key, now) if self.limits.lowered else self.batch_size
 
@@ -271,8 +284,8 @@ class Backlog(Generic[S]):
 
     # -- what is in it
 
-    def _take(self, bucket: Bucket[S], now: float) -> list[S]:
-        limit = self._limit(bucket, now)
+    def _take(self, bucket: Bucket[S], most: int, now: float) -> list[S]:
+        limit = min(self._limit(bucket, now), most)
         if self.sizes:
             limit = self._preferred(bucket, limit)
         sources = [bucket, *(each for each in bucket.siblings if each is not bucket)]

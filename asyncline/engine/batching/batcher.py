@@ -100,9 +100,12 @@ class Batcher(Backlog[S]):
         """The next thing to do: None when there is nothing until a sample comes, a batch is over, or `next_feed_at`."""
         if not (self._count or self._reruns):
             return None
-        may_grow = False
+        may_grow, most = False, self.batch_size
         load = self.replicas.idle()
-        if load is None:
+        if load is not None:
+            if self.replicas.idle_count > 1:
+                most = self._share(self.replicas.idle_count)
+        else:
             load = self.replicas.soonest(now)
             if load is None:
                 return None
@@ -112,7 +115,7 @@ class Batcher(Backlog[S]):
         if self._reruns:
             run, failed = self._next_rerun(now)
         # Being full is the sign only: an older bucket that is not goes first, lest it starve beside one that always is.
-        if run is None and not (may_grow and not self._has_full(now)) and (formed := self._form(now)) is not None:
+        if run is None and not (may_grow and not self._has_full(now)) and (formed := self._form(now, most)) is not None:
             bucket, samples = formed
             run = Run(samples, bucket.key, self._size_of(samples))
         late: Sequence[S] = ()

@@ -88,6 +88,10 @@ class Replicas(Generic[S]):
         """A replica with nothing to do."""
         return self._idle[-1] if self._idle else None
 
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
     def soonest(self, now: float) -> Load[S] | None:
         """The busy replica that will be done first, of those for which a batch may be staged."""
         if self._soonest is not None and now > self._soonest.overdue_at:
