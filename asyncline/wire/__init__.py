@@ -4,4 +4,6 @@ json.py      JSON bodies: orjson in, orjson out with arrays as lists
 msgpack.py   the same values as msgpack
 frame/       msgpack over TCP: frames, with arrays and bytes beside them
 oip/         the Open Inference Protocol, REST and gRPC
+paddle/      Paddle Serving's pipelines, REST and gRPC
+protobuf.py  raw bytes cut out of a protobuf message and put into one
 """

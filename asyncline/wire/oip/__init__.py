@@ -7,7 +7,6 @@ rest_metadata.py       other bodies: metadata, configuration, errors
 objects.py             values out of JSON objects
 grpc.py                messages of the gRPC service for inference, with tensors as raw bytes or as typed contents
 grpc_metadata.py       its other messages: metadata, configuration
-protobuf.py            raw bytes cut out of a message and put into one
 schema.py              its protobuf messages, in a pool of their own
 open_inference.proto   where they are declared; descriptor.py is made from it
 

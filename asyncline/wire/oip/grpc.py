@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asyncline.errors import BadRequest, OpError
-from asyncline.wire.oip import datatypes, protobuf
+from asyncline.wire import protobuf
+from asyncline.wire.oip import datatypes
 from asyncline.wire.oip.datatypes import Array
 from asyncline.wire.oip.messages import (
     InferRequest,
