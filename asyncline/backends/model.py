@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from asyncline.backends.base import Array, ModelInfo, Session, check, zeros
+from asyncline.backends.base import Array, ModelInfo, Session, TensorInfo, check, zeros
 from asyncline.backends.source import Source, kind_of
 from asyncline.errors import BadRequest, GraphError, LoadError
 from asyncline.graph.collate import Collate
+from asyncline.graph.fields import DTYPES, Tensor
 from asyncline.graph.op import Op, snake_case
 from asyncline.graph.outcomes import Rows
 from asyncline.graph.request import Input, Request
@@ -58,6 +59,8 @@ class Model(Op):
         #: What the model says of itself.
         self.info = describe(source) if info is None else info
         self._example = example
+        self.takes_rows = rows
+        self.returns = {tensor.name: _field(tensor, rows=rows) for tensor in self.info.outputs}
         if rows:
             self.collate = _Together()
         tensors = self.info.inputs
@@ -174,6 +177,13 @@ class _Together(Collate):
     def join(self, samples: Sequence[Any], rows: Sequence[int | None]) -> tuple[Any, ...]:
         columns = zip(*map(_columns, samples), strict=True)
         return ([column[0] if len(column) == 1 else np.concatenate(column) for column in columns],)
+
+
+def _field(output: TensorInfo, *, rows: bool) -> Tensor | None:
+    """What the result is; None where the model does not say, or numpy cannot."""
+    if output.dtype not in DTYPES or not output.shape:
+        return None
+    return output.rows_field if rows else output.field
 
 
 def _columns(sample: Array | tuple[Array, ...]) -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 
 from asyncline.errors import GraphError
+from asyncline.graph.fields import Tensor
 from asyncline.graph.op import Op
 from asyncline.graph.request import Input, Request, Response
 
@@ -47,6 +48,17 @@ class Graph:
             if op.name == name:
                 return op
         raise KeyError(name)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether a request is a batch: each of its fields is a Tensor `[-1, ...]`, and each Op gives as many rows as
+        it takes."""
+        fields = self.request.fields.values()
+        return (
+            bool(fields)
+            and all(isinstance(field, Tensor) and field.required and field.shape[:1] == (-1,) for field in fields)
+            and all(op.takes_rows for op in self.ops)
+        )
 
     def _in_order(self) -> list[Op]:
         """The Ops that the outputs depend on, every one after its inputs."""

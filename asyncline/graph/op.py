@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 from asyncline.errors import GraphError, SettingsError
 from asyncline.graph.collate import Collate
+from asyncline.graph.fields import Tensor
 from asyncline.graph.request import Input, Request
 from asyncline.settings import Cpu, OpSettings, check_op_settings
 
@@ -43,6 +45,13 @@ class Op(Input):
 
     warms_up: ClassVar[bool] = False
     """Whether `load_model` leaves a model that has run already; one that has not is tried on the `example`."""
+
+    returns: Mapping[str, Tensor | None] = MappingProxyType({})
+    """What the result is, where that is known beforehand: one tensor, or a dict of several by name; None for one of
+    which only the name is known. For the metadata of the Open Inference Protocol."""
+
+    takes_rows: bool = False
+    """Whether a value is a batch, an array `[n, ...]`, and the result has as many rows."""
 
     model: Any = None
     """What `load_model` returned, in the thread that runs `process`."""

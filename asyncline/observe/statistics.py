@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from asyncline.engine.hooks import Observer
 from asyncline.engine.item import PENDING, Item
 from asyncline.engine.lanes.base import Batch
 from asyncline.errors import RequestError
-from asyncline.graph.plan import Node, Plan
+from asyncline.graph.plan import STAGES, Node, Plan
 
 SECONDS = np.array([m * 10.0**e for e in range(-5, 2) for m in (1.0, 2.5, 5.0)])
 """Upper bounds of the time buckets: 10 µs to 50 s, three in a decade."""
@@ -39,6 +40,14 @@ class Histogram:
         return int(self.counts.sum())
 
 
+@dataclass
+class Failures:
+    """Requests that an Op failed, and the seconds that they had spent at it."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+
 class Statistics(Observer):
     """Counts everything since the start. Call `fold` before you read."""
 
@@ -48,26 +57,39 @@ class Statistics(Observer):
         self.request_seconds = Histogram(SECONDS)
         #: Of graphs that stream: time from admission to the first part of the answer.
         self.first_part_seconds = Histogram(SECONDS) if plan.streams else None
+        #: Of those that had no answer.
+        self.failed_seconds = 0.0
+        #: When the last of them began, by the engine's clock; None before the first.
+        self.last_started_at: float | None = None
+        #: Rows of requests that had an answer, where the graph takes rows.
+        self.rows = 0
         #: Requests refused at the door, by reason; they are no Items and in no other count.
         self.rejections: Counter[str] = Counter()
         #: Seconds of requests at an Op, by its name and the stage, for the stages that it has.
         self.op_seconds = {key: Histogram(SECONDS) for key in plan.time_slots}
         #: Requests that an Op failed, by its name and the code.
         self.op_errors: Counter[tuple[str, str]] = Counter()
+        self.op_failures = {node.name: Failures() for node in plan.nodes}
         batching = [node.name for node in plan.nodes if "process" in node.lanes]
         self.batch_sizes = {name: Histogram(SIZES) for name in batching}
         self.batch_seconds = {name: Histogram(SECONDS) for name in batching}
+        #: Batches that did not raise: how many there were of a number of rows, and their seconds.
+        self.executions: dict[str, dict[int, tuple[int, float]]] = {name: {} for name in batching}
         self.workers_lost = 0
         self.blockages = 0
         self.hangs = 0
         self._plan = plan
+        self._takes_rows = plan.graph.takes_rows
         self._times: list[list[float]] = []
-        #: By Op: rows and seconds of its batches.
-        self._batches: dict[str, list[tuple[int, float]]] = {name: [] for name in batching}
+        #: By Op: rows and seconds of its batches, and whether they were run to the end.
+        self._batches: dict[str, list[tuple[int, float, bool]]] = {name: [] for name in batching}
 
     def item_done(self, item: Item) -> None:
         if self.first_part_seconds is not None and item.parts is not None and item.parts.count:
             self.first_part_seconds.observe([item.parts.first_s])
+        self.last_started_at = item.started_at
+        if self._takes_rows and item.error is None:
+            self.rows += len(item.values[0])
         # By identity: a value may be an array, whose == has no truth.
         if item.error is None and not any(value is PENDING for value in item.values):
             self._times.append(item.times)
@@ -80,6 +102,8 @@ class Statistics(Observer):
         """An Item that failed or was answered early: only some Ops are done with it."""
         self.outcomes["ok" if item.error is None else code_label(item.error)] += 1
         self.request_seconds.observe([item.times[-1]])
+        if item.error is not None:
+            self.failed_seconds += item.times[-1]
         done = {node.name for node in self._plan.nodes if item.values and item.values[node.slot] is not PENDING}
         for (op, stage), slot in self._plan.time_slots.items():
             if op in done:
@@ -99,19 +123,29 @@ class Statistics(Observer):
 
     def op_failed(self, node: Node, item: Item, error: RequestError) -> None:
         self.op_errors[node.name, code_label(error)] += 1
+        failures = self.op_failures[node.name]
+        failures.count += 1
+        first = len(STAGES) * node.index
+        failures.seconds += sum(item.times[first : first + len(STAGES)])
 
     def batch_done(self, node: Node, batch: Batch) -> None:
         kept = self._batches[node.name]
-        kept.append((batch.rows, batch.ended_at - batch.started_at))
+        kept.append((batch.rows, batch.ended_at - batch.started_at, batch.error is None))
         if len(kept) >= FOLD_AFTER:
             self._fold_batches(node.name)
 
     def _fold_batches(self, name: str) -> None:
-        if self._batches[name]:
-            sizes, seconds = np.array(self._batches[name]).T
-            self._batches[name] = []
-            self.batch_sizes[name].observe(sizes)
-            self.batch_seconds[name].observe(seconds)
+        if not self._batches[name]:
+            return
+        batches, self._batches[name] = self._batches[name], []
+        sizes, seconds, _ = np.array(batches).T
+        self.batch_sizes[name].observe(sizes)
+        self.batch_seconds[name].observe(seconds)
+        executions = self.executions[name]
+        for size, took, whole in batches:
+            if whole and size:
+                runs, total = executions.get(size, (0, 0.0))
+                executions[size] = runs + 1, total + took
 
     def replica_hung(self, node: Node, replica: int) -> None:
         self.hangs += 1

@@ -13,16 +13,16 @@ from asyncline.errors import BadRequest, OpError
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, what: str = "the body") -> Any:
     """Parse a JSON body.
 
+    :param what: for the message: what it is.
     :raises BadRequest: it is no JSON; says where.
     """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        what = "the body is empty" if not data else f"the body is no JSON: {error}"
-        raise BadRequest(what) from None
+        raise BadRequest(f"{what} is no JSON: {error}" if data else f"{what} is empty") from None
 
 
 def encode(value: Any) -> bytes:

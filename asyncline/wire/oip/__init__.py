@@ -1,6 +1,7 @@
 """The Open Inference Protocol (KServe v2, as Triton speaks it): requests and answers to bytes and back.
 
 messages.py            what is said, the same for both wires: InferRequest, InferResponse, ModelMetadata, ...
+models.py              what a server says of its models: ModelConfig, ModelStatistics, ModelIndex
 datatypes.py           its datatypes, tensors as raw bytes and as JSON lists
 rest.py                JSON bodies of inference, with tensors as lists or as raw bytes behind the JSON
 rest_metadata.py       other bodies: metadata, configuration, errors
