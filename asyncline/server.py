@@ -28,6 +28,7 @@ from asyncline.observe.prometheus import Metrics
 from asyncline.observe.statistics import Statistics
 from asyncline.settings import Settings
 from asyncline.transports.base import Transport
+from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.rest.example import curl
 from asyncline.transports.rest.transport import RestTransport
 from asyncline.transports.tcp.transport import TcpTransport
@@ -64,11 +65,13 @@ class Server:
             self.engine.hooks.add(observer)
         metrics = Metrics(self.engine, statistics)
         service = settings.service
-        self.rest = RestTransport(self.engine, service, metrics.render)
+        #: One for all transports.
+        self.guard = ConnGuard(self.engine, service)
+        self.rest = RestTransport(self.engine, service, metrics.render, self.guard)
         #: Transports, and the ports they are to listen on.
         self.transports: list[tuple[Transport, int | None]] = [(self.rest, service.http_port)]
         if service.tcp_port is not None or service.tcp_fd is not None:
-            self.transports.append((TcpTransport(self.engine, service), service.tcp_port))
+            self.transports.append((TcpTransport(self.engine, service, self.guard), service.tcp_port))
 
     async def run(self) -> int:
         """Serve until a signal; returns the exit code."""

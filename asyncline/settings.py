@@ -44,7 +44,16 @@ class ServiceSettings(_Section):
     priorities: int = Field(1, ge=1, le=16, description="classes of X-Priority; 1: all requests are equal")
     max_body_mb: float = Field(16, gt=0, description="largest request body")
     body_timeout_s: float = Field(30, gt=0, description="longest time that a request body may take to arrive")
+    header_timeout_s: float = Field(10, gt=0, description="longest time for a TLS handshake, a hello, a request's head")
+    min_rate_kb_s: float = Field(
+        16, ge=0, description="who sends a body or reads answers slower than this is hung up on; 0: nobody is"
+    )
+    stall_timeout_s: float = Field(30, gt=0, description="how long a client may take to read at that rate")
     keepalive_s: float = Field(75, gt=0, description="how long an idle connection stays open")
+    max_connections: int = Field(0, ge=0, description="most connections; 0: 2048, or fewer for want of descriptors")
+    max_connections_per_peer: int = Field(
+        256, ge=1, description="most connections of one address: raise it for a proxy"
+    )
     drain_s: float = Field(20, ge=0, description="how long a stop waits for requests in flight")
     auth_token: SecretStr | None = Field(None, min_length=1, description="bearer token that clients have to send")
     tls_cert: Path | None = Field(None, description="PEM file with the certificate chain")

@@ -37,6 +37,15 @@ class Observer:
     def rejected(self, reason: str) -> None:
         """A request was refused at the door; `reason` is the code of its error."""
 
+    def connection_opened(self, wire: str) -> None:
+        """A client has connected; `wire` is `rest`, `grpc` or `tcp`."""
+
+    def connection_closed(self, wire: str, reason: str) -> None:
+        """A connection has ended; see `asyncline.transports.guard` for the reasons."""
+
+    def connection_refused(self, wire: str, reason: str) -> None:
+        """A client was not let in: too many `connections` in all, or of its `peer` address."""
+
     def loading(self, node: Node, replica: int) -> None:
         """A replica begins to load its model."""
 
@@ -61,6 +70,9 @@ class Hooks:
     op_failed: list[Callable[..., None]]
     batch_done: list[Callable[..., None]]
     rejected: list[Callable[..., None]]
+    connection_opened: list[Callable[..., None]]
+    connection_closed: list[Callable[..., None]]
+    connection_refused: list[Callable[..., None]]
     loading: list[Callable[..., None]]
     loaded: list[Callable[..., None]]
     worker_lost: list[Callable[..., None]]

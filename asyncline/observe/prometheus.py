@@ -31,6 +31,7 @@ class Metrics(Collector):
         self._statistics.fold()
         yield from self._requests()
         yield from self._ops()
+        yield from self._connections()
         yield from self._state()
 
     def _requests(self) -> Iterator[Metric]:
@@ -70,6 +71,26 @@ class Metrics(Collector):
         for name, histogram in counted.batch_seconds.items():
             _add(run, [name], histogram)
         yield from (seconds, errors, size, run)
+
+    def _connections(self) -> Iterator[Metric]:
+        counted = self._statistics
+        is_open = GaugeMetricFamily("asyncline_connections", "Connections that are open.", labels=["wire"])
+        for wire, count in counted.connections.items():
+            is_open.add_metric([wire], count)
+        ends = [
+            ("closed", "Connections that have ended, by why.", counted.connections_closed),
+            (
+                "refused",
+                "Connections that were not let in, by the limit that they were over.",
+                counted.connections_refused,
+            ),
+        ]
+        yield is_open
+        for what, about, counts in ends:
+            family = CounterMetricFamily(f"asyncline_connections_{what}", about, labels=["wire", "reason"])
+            for labels, count in counts.items():
+                family.add_metric(list(labels), count)
+            yield family
 
     def _state(self) -> Iterator[Metric]:
         now = self._engine.statistics()

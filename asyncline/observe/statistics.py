@@ -65,6 +65,10 @@ class Statistics(Observer):
         self.rows = 0
         #: Requests refused at the door, by reason; they are no Items and in no other count.
         self.rejections: Counter[str] = Counter()
+        #: Connections that are open, by wire; that have ended, by wire and reason; and that were refused, likewise.
+        self.connections: Counter[str] = Counter()
+        self.connections_closed: Counter[tuple[str, str]] = Counter()
+        self.connections_refused: Counter[tuple[str, str]] = Counter()
         #: Seconds of requests at an Op, by its name and the stage, for the stages that it has.
         self.op_seconds = {key: Histogram(SECONDS) for key in plan.time_slots}
         #: Requests that an Op failed, by its name and the code.
@@ -152,6 +156,16 @@ class Statistics(Observer):
 
     def rejected(self, reason: str) -> None:
         self.rejections[reason] += 1
+
+    def connection_opened(self, wire: str) -> None:
+        self.connections[wire] += 1
+
+    def connection_closed(self, wire: str, reason: str) -> None:
+        self.connections[wire] -= 1
+        self.connections_closed[wire, reason] += 1
+
+    def connection_refused(self, wire: str, reason: str) -> None:
+        self.connections_refused[wire, reason] += 1
 
     def worker_lost(self, op: str, hook: str, reason: str) -> None:
         self.workers_lost += 1

@@ -1,6 +1,7 @@
 """The doors of a server: bytes in, `Engine.begin`, bytes out. A transport knows no Op.
 
 base.py   contract of a transport: start, close, wait_closed
+guard/    who may connect, and when a connection is ended: for all of them
 oip/      the Open Inference Protocol, what its wires share
 rest/     HTTP/1.1 by aiohttp
 tcp/      msgpack over TCP

@@ -1,6 +1,7 @@
 """REST: `POST /{graph}` and the server's own pages, on aiohttp's low-level server.
 
     transport.py   RestTransport: sockets, routes, the life of one request
+    connection.py  aiohttp's protocol, with the limits of the connection guard
     body.py        a request body, of whatever media type, to a payload
     answer.py      an outcome to a response; the table from codes to HTTP statuses
     openapi.py     /openapi.json, made from the Request's fields

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from asyncline.engine.item import Item
-from asyncline.errors import ProductError, RequestError, public_message
+from asyncline.errors import ProductError, RequestError, TooLarge, public_message
 from asyncline.graph.plan import Plan
 from asyncline.wire import json
 
@@ -32,10 +32,12 @@ STATUSES: dict[str, int] = {
     "deadline": 504,
 }
 """HTTP status of each code of `asyncline.errors`."""
+HEAD_TOO_LARGE = 431
+"""Of a `too_large` that is about the head of a request."""
 
 _LINES = {
     status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status != 499 else 'Client Closed Request'}\r\n"
-    for status in (200, *STATUSES.values())
+    for status in (200, HEAD_TOO_LARGE, *STATUSES.values())
 }
 JSON = "application/json"
 
@@ -75,7 +77,11 @@ class Answer(web.StreamResponse):
             f"{self._header_lines}{connection}\r\n"
         ).encode("latin-1")
         writer = request.writer
-        await writer.write(head if request.method == "HEAD" else head + self._content)
+        data = head if request.method == "HEAD" else head + self._content
+        self._content = b""  # so that a client that does not read keeps one copy, not two
+        await writer.write(data)
+        if request.protocol.writing_paused:
+            await writer.drain()  # however short: who reads no answers gets no more of them
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -103,9 +109,13 @@ def status_of(error: RequestError) -> int:
     return next(STATUSES[str(code)] for code in codes if str(code) in STATUSES)
 
 
+class HeadTooLarge(TooLarge):
+    """Expected error: too many header fields, or too long a line."""
+
+
 def error_answer(error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:
     """The JSON error `{"code", "message", "request_id"}` with its status."""
-    status = status_of(error)
+    status = HEAD_TOO_LARGE if isinstance(error, HeadTooLarge) else status_of(error)
     body = json.encode({"code": error.code, "message": public_message(error), "request_id": str(request_id)})
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:

@@ -6,12 +6,10 @@ import asyncio
 import hmac
 import logging
 import re
-import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.resources import files
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from aiohttp import ClientConnectionError, web
 from aiohttp.http import HttpProcessingError
@@ -22,6 +20,7 @@ from asyncline.errors import (
     BadRequest,
     NotFound,
     OpError,
+    Overloaded,
     RequestError,
     SlowClient,
     TooLarge,
@@ -31,9 +30,12 @@ from asyncline.errors import (
     hook_error,
 )
 from asyncline.settings import ServiceSettings
-from asyncline.transports.base import BACKLOG, Transport
+from asyncline.transports.base import Transport
+from asyncline.transports.guard.guard import ConnGuard, Ticket
+from asyncline.transports.guard.listener import Listener
 from asyncline.transports.rest.answer import JSON, Answer, Timing, error_answer
 from asyncline.transports.rest.body import BodyDecoder
+from asyncline.transports.rest.connection import Connection
 from asyncline.transports.rest.openapi import openapi
 from asyncline.wire import json, msgpack
 
@@ -61,10 +63,15 @@ class RestTransport(Transport):
     """`POST /{graph}` and the server's own pages.
 
     :param metrics: renders `/metrics`, in Prometheus's text format.
+    :param guard: that of the server; one of its own by default.
     """
 
-    def __init__(self, engine: Engine, settings: ServiceSettings, metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self, engine: Engine, settings: ServiceSettings, metrics: Callable[[], bytes], guard: ConnGuard | None = None
+    ) -> None:
         self._engine = engine
+        guard = guard or ConnGuard(engine, settings)
+        self._limits = guard.limits
         self._settings = settings
         self._max_body = int(settings.max_body_mb * 10**6)
         self._token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
@@ -82,7 +89,7 @@ class RestTransport(Transport):
             "/metrics": (self._metrics_page, True),
         }
         self._draining = False
-        self._listener: asyncio.Server | None = None
+        self._listener = Listener(guard, "rest", self._connect)
         self._server: web.Server | None = None
 
     async def start(self) -> None:
@@ -91,39 +98,36 @@ class RestTransport(Transport):
             self._handle,
             request_factory=partial(web.BaseRequest, loop=loop, client_max_size=self._max_body),
             handler_cancellation=True,  # a client that leaves cancels its Item
-            access_log=None,
-            keepalive_timeout=self._settings.keepalive_s,
-            auto_decompress=False,
-            lingering_time=1.0,
         )
-        where: dict[str, Any] = {"host": self._settings.host, "port": self._settings.http_port}
-        if self._settings.http_fd is not None:
-            where = {"sock": socket.socket(fileno=self._settings.http_fd)}
-        self._listener = await loop.create_server(self._server, **where, ssl=self._tls(), backlog=BACKLOG)
+        await self._listener.start(self._settings, self._settings.http_port, self._settings.http_fd)
 
-    def _tls(self) -> ssl.SSLContext | None:
-        if self._settings.tls_cert is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._settings.tls_cert, self._settings.tls_key)
-        return context
+    def _connect(self, ticket: Ticket) -> Connection:
+        assert self._server is not None
+        return Connection(self._server, ticket, self._refuse)
 
     @property
     def address(self) -> str:
-        assert self._listener is not None, "not started"
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        scheme = "http" if self._settings.tls_cert is None else "https"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{'http' if self._settings.tls_cert is None else 'https'}://{self._listener.place}"
 
     def close(self) -> None:
         self._draining = True
-        if self._listener is not None:
-            self._listener.close()
+        self._listener.close()
 
     async def wait_closed(self) -> None:
-        if self._server is not None:
-            self._server.pre_shutdown()
-            await self._server.shutdown(timeout=1.0)
+        if self._server is None:
+            return
+        await self._listener.wait_closed()
+        connections = cast(list[Connection], self._server.connections)
+        for connection in connections:
+            connection.because("stopping")
+        self._server.pre_shutdown()
+        await self._server.shutdown(timeout=self._limits.linger_s)
+        closing = [asyncio.ensure_future(connection.wait_closed()) for connection in connections]
+        if closing:
+            await asyncio.wait(closing, timeout=self._limits.linger_s)
+            for connection in connections:
+                connection.abort("stopping")  # what its client has not taken by now is lost
+            await asyncio.wait(closing)
 
     # -- one request --------------------------------------------------------------------------------
 
@@ -137,7 +141,11 @@ class RestTransport(Transport):
                 self._authenticate(request)
             return await page(request)
         except RequestError as error:
+            if not isinstance(error, (Overloaded, Unavailable)):  # those are counted where they are raised
+                self._engine.note_rejected(error)
             headers = f"Allow: {error.allowed}\r\n" if isinstance(error, MethodNotAllowed) else ""
+            if _LOG_ID.fullmatch(log_id := request.headers.get("X-Log-Id", "")):
+                headers += f"X-Log-Id: {log_id}\r\n"
             unread = not request.content.is_eof()
             return error_answer(error, next(self._engine.ids), headers, close=self._draining or unread)
         except (ConnectionError, asyncio.CancelledError):
@@ -146,6 +154,11 @@ class RestTransport(Transport):
             request_id = next(self._engine.ids)
             log.exception("request %s: the server failed", request_id)
             return error_answer(OpError("the server failed; its log says how"), request_id, close=True)
+
+    def _refuse(self, error: RequestError) -> Answer:
+        """The answer to what is no request."""
+        self._engine.note_rejected(error)
+        return error_answer(error, next(self._engine.ids), close=True)
 
     def _page(self, path: str, method: str) -> tuple[Page, bool]:
         if path == self._graph_path:
@@ -206,13 +219,16 @@ class RestTransport(Transport):
         """Wait for the rest of the body, within bounds, and decode it."""
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection = cast(Connection, request.protocol)
         try:
-            async with asyncio.timeout(self._settings.body_timeout_s):
+            async with connection.receiving(request.content):
                 return await self._read(request, kind)
         except TimeoutError:
-            raise SlowClient(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from None
+            raise SlowClient(self._limits.slow_upload) from None
         except (HttpProcessingError, web.RequestPayloadError, ClientConnectionError) as error:
             raise BadRequest(f"the body is malformed: {error}") from None
+        finally:
+            connection.received()
 
     async def _read(self, request: web.BaseRequest, kind: str) -> Any:
         try:

@@ -24,7 +24,10 @@ from asyncline.errors import (
     hook_error,
 )
 from asyncline.settings import ServiceSettings
-from asyncline.transports.tcp.limits import Limits
+from asyncline.transports.guard.guard import Ticket
+from asyncline.transports.guard.limits import Limits
+from asyncline.transports.guard.unread import Unread
+from asyncline.transports.tcp.limits import CallLimits
 from asyncline.wire.frame import decoder, messages
 from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
 from asyncline.wire.frame.values import Encoder
@@ -45,10 +48,11 @@ more; the socket is gone."""
 class Shared:
     """What the connections of one transport have in common."""
 
-    def __init__(self, engine: Engine, settings: ServiceSettings, limits: Limits) -> None:
+    def __init__(self, engine: Engine, settings: ServiceSettings, limits: Limits, call_limits: CallLimits) -> None:
         self.engine = engine
         self.settings = settings
         self.limits = limits
+        self.call_limits = call_limits
         self.max_body_nbytes = int(settings.max_body_mb * 10**6)
         self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.connections: set[Connection] = set()
@@ -58,7 +62,7 @@ class Shared:
         self.encoder = Encoder(copy=True)
         #: What is read goes here first. Nothing stays between reads, so that one is enough for all connections.
         self.scratch = memoryview(bytearray(SCRATCH_NBYTES))
-        hello = messages.ServerHello(engine.graph.name, self.max_body_nbytes, limits.max_streams)
+        hello = messages.ServerHello(engine.graph.name, self.max_body_nbytes, call_limits.max_streams)
         self.hello = messages.encode_hello(hello)
 
 
@@ -69,10 +73,12 @@ class Connection(asyncio.BufferedProtocol):
     _loop: asyncio.AbstractEventLoop
     _alarm: Alarm
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, ticket: Ticket) -> None:
         self._shared = shared
+        self._ticket = ticket
         self._engine = shared.engine
         self._limits = shared.limits
+        self._call_limits = shared.call_limits
         self._decoder = Decoder(shared.max_body_nbytes, self._wants)
         self._state = NEW
         #: Whether GOAWAY has been said to a client that did nothing wrong.
@@ -87,18 +93,16 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[Buffer] = []
         self._out_nbytes = 0
         self._is_flush_due = False
-        self._written_nbytes = 0
         #: Whether so much is written and not read that nothing more is taken.
         self._is_paused = False
-        #: Bytes of the budget that this costs.
-        self._unread_nbytes = 0
-        #: When it was looked how much had been read, and how much it was.
-        self._stalled_at = 0.0
-        self._stalled_nbytes = 0
+        self._unread = Unread(ticket.guard)
         self._made_at = 0.0
         self._read_at = 0.0
-        self._frame_began_at = 0.0
+        self._read_nbytes = 0
+        #: The frame that has begun, by its number: when, and how much had been read by then.
         self._frame = -1
+        self._frame_began_at = 0.0
+        self._frame_began_nbytes = 0
         self._ends_at = 0.0
 
     # -- the socket ---------------------------------------------------------------------------------
@@ -110,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         self._shared.connections.add(self)
         self._socket.set_write_buffer_limits(self._limits.unread_nbytes)
         now = self._made_at = self._read_at = self._loop.time()
-        self._alarm.set(now + self._limits.hello_s, now)
+        self._alarm.set(now + self._limits.header_s, now)
         if self._shared.is_closing:
             self._socket.close()
 
@@ -122,6 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._state == ENDING:
             return
         self._read_at = self._loop.time()
+        self._read_nbytes += nbytes
         if self._decoder.buffer is not None:
             self._take(iter(self._decoder.received(nbytes)))
         else:
@@ -133,23 +138,21 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._is_paused = True
         self._socket.pause_reading()
-        unread_nbytes = self._socket.get_write_buffer_size()
-        now = self._stalled_at = self._loop.time()
-        self._stalled_nbytes = self._written_nbytes - unread_nbytes
-        self._alarm.set(now + self._limits.stall_s, now)
-        self._keep(unread_nbytes)
+        now = self._loop.time()
+        self._alarm.set(self._unread.begin(self._socket.get_write_buffer_size(), now), now)
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        self._let_go()
+        self._unread.end()
         self._frame = -1  # who was not listened to is not slow
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = LOST
         self._alarm.cancel()
-        self._let_go()
+        self._unread.end()
         self._forget()
+        self._ticket.close()
         connections, empty = self._shared.connections, self._shared.empty
         connections.discard(self)
         if empty is not None and not connections and not empty.done():
@@ -159,7 +162,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take(self, frames: Iterator[Frame]) -> None:
         """Do what the frames say; what is too much for one turn waits."""
-        left = self._limits.burst
+        left = self._call_limits.burst
         for kind, stream, header, body in frames:
             if kind == decoder.CALL and self._state == OPEN:
                 self._call(stream, header, body)
@@ -207,7 +210,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._decoder.is_partial and self._decoder.count != self._frame:
             self._frame = self._decoder.count
             now = self._frame_began_at = self._loop.time()
-            self._alarm.set(now + self._shared.settings.body_timeout_s, now)
+            self._frame_began_nbytes = self._read_nbytes
+            self._alarm.set(self._limits.upload_ends_at(now, 0), now)
 
     def _control(self, kind: int, stream: int, header: bytes) -> None:
         """A frame that is no CALL, or comes before HELLO."""
@@ -230,7 +234,7 @@ class Connection(asyncio.BufferedProtocol):
         if token is not None and not hmac.compare_digest((hello.token or "").encode(errors="replace"), token):
             raise Unauthenticated("a token is required: say it in HELLO")
         self._state = OPEN
-        self._alarm.set(self._read_at + self._shared.settings.keepalive_s, self._read_at)
+        self._alarm.set(self._read_at + self._limits.keepalive_s, self._read_at)
         self._write(self._shared.hello)
 
     # -- calls --------------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if engine.state != "ready":
                 raise Unavailable(f"the server is {engine.state}")
-            if len(self._items) >= self._limits.max_streams:
+            if len(self._items) >= self._call_limits.max_streams:
                 raise Overloaded(f"{len(self._items)} calls of this connection are in flight, the most allowed")
             engine.admission.reserve(nbytes)
         except RequestError as error:
@@ -271,7 +275,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if not reserved:
                 reserved = self._reserve(len(header), len(body) if body is not None else 0)
-            graph, options, value = messages.decode_call(header, body, self._limits.max_value_nbytes)
+            graph, options, value = messages.decode_call(header, body, self._call_limits.max_value_nbytes)
             if graph != engine.graph.name:
                 raise NotFound(f"there is no graph {graph[:64]!r} (there is: {engine.graph.name})")
             item = engine.begin(
@@ -339,22 +343,12 @@ class Connection(asyncio.BufferedProtocol):
         if not nbytes or self._state == LOST:
             return
         self._out, self._out_nbytes = [], 0
-        self._written_nbytes += nbytes
         if self._is_paused:
-            self._keep(nbytes)
+            self._unread.add(nbytes)
         if nbytes > JOINED_NBYTES:
             self._socket.writelines(out)
         else:
             self._socket.write(b"".join(out))
-
-    def _keep(self, nbytes: int) -> None:
-        """Count answers that are not read as bytes in flight: then there is less room for what would add to them."""
-        self._unread_nbytes += nbytes
-        self._engine.admission.nbytes += nbytes  # not `reserve`: they are here, whether there is room or not
-
-    def _let_go(self) -> None:
-        self._engine.admission.release(self._unread_nbytes)
-        self._unread_nbytes = 0
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -368,12 +362,14 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
             self._linger()
 
-    def abort(self) -> None:
+    def abort(self, reason: str) -> None:
+        self._ticket.because(reason)
         self._socket.abort()
 
-    def _end(self, why: RequestError) -> None:
+    def _end(self, why: RequestError, reason: str = "malformed") -> None:
         """Say what the client did wrong, and hang up."""
         log.info("a client is hung up on: %s", why)
+        self._ticket.because(reason)
         self._state = ENDING
         self._forget()
         self._write(messages.encode_goaway(why))
@@ -399,43 +395,41 @@ class Connection(asyncio.BufferedProtocol):
 
     def _check(self) -> None:
         """End what has taken too long, and set the alarm for what may."""
-        now, limits, settings = self._loop.time(), self._limits, self._shared.settings
+        now, limits = self._loop.time(), self._limits
         if self._state == ENDING:
             due = self._ends_at
             if now >= due:
-                self.abort()
+                self._socket.abort()
                 return
         elif self._is_paused:
-            due = self._stalled_at + limits.stall_s
-            if now >= due:
-                read_nbytes = self._written_nbytes - self._socket.get_write_buffer_size()
-                if read_nbytes - self._stalled_nbytes < limits.stall_nbytes:
-                    log.info("a client that reads too little is hung up on")
-                    self.abort()
-                    return
-                self._stalled_at, self._stalled_nbytes = now, read_nbytes
-                due = now + limits.stall_s
+            again = self._unread.look(self._socket.get_write_buffer_size(), now)
+            if again is None:
+                log.info("a client that reads too little is hung up on")
+                self.abort("stalled")
+                return
+            due = again
         elif self._state == NEW:
-            due = self._made_at + limits.hello_s
+            due = self._made_at + limits.header_s
             if now >= due:
-                self._end(SlowClient(f"no HELLO within {limits.hello_s:g} s"))
+                self._end(SlowClient(f"no HELLO within {limits.header_s:g} s"), "slow")
                 return
         elif self._decoder.is_partial and self._waiting is None:
-            due = self._frame_began_at + settings.body_timeout_s
+            due = limits.upload_ends_at(self._frame_began_at, self._read_nbytes - self._frame_began_nbytes)
             if now >= due:
-                self._end(SlowClient(f"a frame was not complete within {settings.body_timeout_s:g} s"))
+                self._end(SlowClient(limits.slow_upload), "slow")
                 return
         elif self._items:
-            due = now + settings.keepalive_s
+            due = now + limits.keepalive_s
         elif self._is_leaving:
             due = self._ends_at
             if now >= due:
                 self._socket.close()
                 return
         else:
-            due = self._read_at + settings.keepalive_s
+            due = self._read_at + limits.keepalive_s
             if now >= due:
-                self.leave(Unavailable(f"nothing came for {settings.keepalive_s:g} s"))
+                self._ticket.because("idle")
+                self.leave(Unavailable(f"nothing came for {limits.keepalive_s:g} s"))
                 return
         self._alarm.set(due, now)
 
