@@ -42,6 +42,10 @@ class Context:
 current: ContextVar[_Current | None] = ContextVar("asyncline_current", default=None)
 
 
+#: Which worker process of the CPU pool this is, from 0; None elsewhere.
+worker_place: ContextVar[int | None] = ContextVar("asyncline_worker_place", default=None)
+
+
 def context() -> Context:
     """The request that the running hook works for: `data_id`, `log_id` and remaining time.
 

@@ -105,9 +105,13 @@ def _same_lane(lane: str | None, other: str | None) -> bool:
 
 def _is_bounded(node: Node) -> bool:
     """Whether an Op's own limits hold for its hooks, so that they cannot run in a task with another Op's:
-    `timeout_ms`, and without `process` a `concurrency`."""
+    `timeout_ms`, `cpu_concurrency`, and without `process` a `concurrency`."""
     settings = node.settings
-    return settings.timeout_ms is not None or ("process" not in node.lanes and settings.concurrency is not None)
+    return (
+        settings.timeout_ms is not None
+        or node.op.cpu_concurrency is not None
+        or ("process" not in node.lanes and settings.concurrency is not None)
+    )
 
 
 def _chain(nodes: tuple[Node, ...], after: Mapping[Hook, Hook], first: Hook) -> Chain:

@@ -53,6 +53,9 @@ class Op(Input):
     takes_rows: bool = False
     """Whether a value is a batch, an array `[n, ...]`, and the result has as many rows."""
 
+    cpu_concurrency: int | None = None
+    """Most of its `preprocess` and `postprocess` at once in the thread lane; None: as many as that has threads."""
+
     model: Any = None
     """What `load_model` returned, in the thread that runs `process`."""
 

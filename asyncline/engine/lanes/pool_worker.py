@@ -129,7 +129,7 @@ class PoolWorker:
                 1, multiprocessing.get_context("forkserver"), initializer=worker.connect, initargs=(theirs,)
             )
             # Its end shows at the Link; the executor's own word for it is not needed.
-            self._executor.submit(worker.serve, self._lane.setup(self._owner)).add_done_callback(_ignore)
+            self._executor.submit(worker.serve, self._lane.setup(self._owner, self.number)).add_done_callback(_ignore)
 
     # -- Jobs ---------------------------------------------------------------------------------------
 

@@ -117,10 +117,10 @@ class ProcessLane(Lane):
         await asyncio.gather(*(each.start() for each in self._workers))
         self._free.extend(self._workers)
 
-    def setup(self, owner: int) -> worker.Setup:
+    def setup(self, owner: int, place: int) -> worker.Setup:
         """What a new worker is told."""
         chains = {(node.name, hook): chain.steps for node in self._nodes for hook, chain in node.chains.items()}
-        return worker.Setup(owner, self._worker_bytes, self.memory_bytes, self._recipes, chains)
+        return worker.Setup(owner, place, self._worker_bytes, self.memory_bytes, self._recipes, chains)
 
     # -- Jobs ---------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter, defaultdict, deque
 from queue import SimpleQueue
 
 from asyncline.deadline import Clock
@@ -57,6 +58,9 @@ class ThreadLane(Lane):
         self._clock = clock
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._running = 0
+        #: Of Ops with a `cpu_concurrency`: how many of their Jobs are in the queue or run, and those that wait.
+        self._busy: Counter[int] = Counter()
+        self._held: defaultdict[int, deque[Job]] = defaultdict(deque)
         self._ending: Ending | None = None
 
     async def start(self) -> None:
@@ -66,6 +70,13 @@ class ThreadLane(Lane):
             threading.Thread(target=self._work, name=f"asyncline cpu {number}", daemon=True).start()
 
     def submit(self, job: Job) -> None:
+        most = job.node.op.cpu_concurrency
+        if most is not None:
+            index = job.node.index
+            if self._busy[index] >= most:
+                self._held[index].append(job)
+                return
+            self._busy[index] += 1
         self._running += 1
         self._jobs.put(job)
 
@@ -105,6 +116,10 @@ class ThreadLane(Lane):
 
     def _hand_back(self, job: Job) -> None:
         self._running -= 1
+        if job.node.op.cpu_concurrency is not None:
+            self._busy[job.node.index] -= 1
+            if held := self._held[job.node.index]:
+                self.submit(held.popleft())
         job.done(job)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asyncline.engine import memory
-from asyncline.engine.context import current
+from asyncline.engine.context import current, worker_place
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
 from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message
 from asyncline.engine.lanes.segment import Block, Segments, SegmentsFull
@@ -54,6 +54,8 @@ class Setup:
 
     number: int
     """Its own, never used again: the owner in the keys of its segments."""
+    place: int
+    """Which of the pool's workers it is, from 0; one that takes another's place has the same."""
     max_bytes: int
     """Most bytes in its segments."""
     memory_bytes: int
@@ -175,6 +177,7 @@ class Worker:
         self._messages: deque[Message] = deque()
         self._used_at = 0.0
         memory.take = self._take
+        worker_place.set(setup.place)
 
     def run(self) -> None:
         failed = self._make_ops()

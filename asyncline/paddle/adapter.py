@@ -1,0 +1,259 @@
+"""Adapters: Paddle's Ops as Ops of ours.
+
+    Entry             unpack_request_package                     value: (data, log_id)
+    Step              preprocess, postprocess                    value: (data, log_id)
+    ModelStep         preprocess, process, postprocess           value: (data, log_id)
+
+The last of them packs the answer too, so that its value is a PipelineResponse. A sample of a ModelStep is
+`(feed, state, inputs, data_id, log_id)`, its result `(fetched, state, inputs)`: `state` is what the hooks have set on
+`self`, `inputs` what `preprocess` got, or None where it is made again for `postprocess`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
+from typing import Any
+
+from asyncline.engine.context import context, worker_place
+from asyncline.errors import BadRequest, RequestError
+from asyncline.graph.op import Op as EngineOp
+from asyncline.graph.outcomes import Each, Skip
+from asyncline.graph.request import Input, Request
+from asyncline.paddle import feeds
+from asyncline.paddle.channel_data import ChannelData
+from asyncline.paddle.errors import (
+    CustomExceptionCode,
+    HookError,
+    caused_by,
+    check_product_error,
+    hook_failed,
+    number,
+)
+from asyncline.paddle.hooks import Hook, run
+from asyncline.paddle.op import Op
+from asyncline.paddle.predictor import ModelFile, Predictor
+from asyncline.paddle.request_op import RequestOp
+from asyncline.paddle.response_op import ResponseOp
+from asyncline.wire.paddle import PipelineRequest
+
+IDS = ("data_id", "log_id")
+Value = tuple[dict[str, Any], int]
+"""What an Op hands on: its result, and the log_id that the request came with."""
+
+
+class PipelineEntry(Request):
+    """The graph's entry: the PipelineRequest as it came."""
+
+    takes_pipeline = True
+
+    def unpack(self, payload: Any) -> PipelineRequest:
+        if not isinstance(payload, PipelineRequest):
+            raise BadRequest("expected a request of Paddle's: POST /{name}/prediction with key and value")
+        return payload
+
+
+class Entry(EngineOp):
+    """RequestOp as an Op of ours."""
+
+    def __init__(self, request: Input, *, paddle: RequestOp, **settings: Any) -> None:
+        super().__init__(request, **settings)
+        self.paddle = paddle
+        self._unpack = Hook(paddle, "unpack_request_package", 1, ())
+
+    def init_op(self) -> None:
+        self.paddle.init_op()
+
+    def preprocess(self, request: PipelineRequest) -> Value:
+        try:
+            returned, _ = run(self.paddle, {}, self._unpack, request)
+            data, log_id, code, info = _filled(returned, (None, request.logid, None, ""))
+        except RequestError:
+            raise
+        except Exception as error:
+            text = f"unpack_request_package: {type(error).__name__}: {error}"
+            raise caused_by(error, CustomExceptionCode.RPC_PACKAGE_ERROR.value, text) from error
+        check_product_error(code, info)
+        if not isinstance(data, dict):
+            text = f"unpack_request_package: expected a dict, got {type(data).__name__}"
+            raise HookError(CustomExceptionCode.RPC_PACKAGE_ERROR.value, text)
+        return data, log_id
+
+
+class Step(EngineOp):
+    """An Op without a model.
+
+    :param paddle: the Op itself.
+    :param sources: the names of its inputs, and whether others take the same value.
+    :param response: packs the answer, where this is the last Op.
+    """
+
+    def __init__(
+        self,
+        *inputs: Input,
+        paddle: Op,
+        sources: tuple[tuple[str, bool], ...],
+        response: ResponseOp | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(*inputs, **settings)
+        self.paddle = paddle
+        self._sources = sources
+        self._response = response
+        self._where = type(paddle).__qualname__
+        self._preprocess = Hook(paddle, "preprocess", 1, IDS)
+        self._postprocess = Hook(paddle, "postprocess", 2, IDS)
+        self._pack = None if response is None else Hook(response, "pack_response_package", 1, ())
+
+    def init_op(self) -> None:
+        self.paddle.concurrency_idx = worker_place.get()
+        self.paddle.init_op()
+        if self._response is not None:
+            self._response.init_op()
+
+    def preprocess(self, *values: Value) -> Any:
+        data, _, state, inputs = self._prepare(values)
+        return data, state, inputs
+
+    def postprocess(self, result: tuple[Any, dict[str, Any], dict[str, Any] | None], *values: Value) -> Any:
+        fetched, state, inputs = result
+        log_id, data_id = values[0][1], context().data_id
+        inputs = self._input_dicts(values) if inputs is None else inputs
+        try:
+            returned, _ = run(self.paddle, state, self._postprocess, inputs, fetched, data_id=data_id, log_id=log_id)
+            data, code, info = _filled(returned, (None, None, ""))
+        except Exception as error:
+            raise hook_failed(error, self._where, "postprocess", log_id) from error
+        check_product_error(code, info)
+        if not isinstance(data, dict):
+            text = f"Log_id: {log_id}  Raise_msg: postprocess should return dict  ClassName: {self._where}"
+            raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
+        return (data, log_id) if self._response is None else self._answer(data, data_id, log_id)
+
+    def _prepare(self, values: tuple[Value, ...]) -> tuple[Any, bool, dict[str, Any], dict[str, Any] | None]:
+        """What `preprocess` made: data, whether to skip, the state, and the inputs unless they are made again."""
+        log_id, inputs = values[0][1], self._input_dicts(values)
+        try:
+            returned, state = run(self.paddle, {}, self._preprocess, inputs, data_id=context().data_id, log_id=log_id)
+            data, skips, code, info = _filled(returned, (None, False, None, ""))
+        except Exception as error:
+            raise hook_failed(error, self._where, "preprocess", log_id) from error
+        check_product_error(code, info)
+        # To a worker process and back they would go in full.
+        return data, skips is True, state, None if self.settings.cpu == "process" else inputs
+
+    def _input_dicts(self, values: tuple[Value, ...]) -> dict[str, Any]:
+        pairs = zip(self._sources, values, strict=True)
+        # A hook may change what it gets, and others that get it must not see that.
+        return {name: copy.deepcopy(value[0]) if shared else value[0] for (name, shared), value in pairs}
+
+    def _answer(self, data: dict[str, Any], data_id: int, log_id: int) -> Any:
+        assert self._response is not None and self._pack is not None
+        try:
+            answer, _ = run(self._response, {}, self._pack, ChannelData(data, data_id, log_id))
+        except Exception as error:
+            raise hook_failed(error, type(self._response).__qualname__, "pack_response_package", log_id) from error
+        return answer
+
+
+class ModelStep(Step):
+    """An Op with a model, or a `process` of its own.
+
+    :param model: loaded once per replica.
+    """
+
+    def __init__(self, *inputs: Input, model: ModelFile | None, **settings: Any) -> None:
+        super().__init__(*inputs, **settings)
+        self._model = model
+        self._process = Hook(self.paddle, "process", 1, ("typical_logid",))
+
+    def load_model(self, device: str) -> Predictor | None:
+        if self._model is None:
+            return None
+        return Predictor(self._model.open(device), self.paddle._fetch_names or self._model.fetch)
+
+    def preprocess(self, *values: Value) -> Any:
+        data, skips, state, inputs = self._prepare(values)
+        if skips:
+            return Skip((data, state, inputs))
+        data_id, log_id = context().data_id, values[0][1]
+        if isinstance(data, list):
+            if not data:
+                return Skip(([], state, inputs))
+            return Each((feed, state, inputs, data_id, log_id) for feed in data)
+        if not isinstance(data, dict):
+            text = f"[{self.paddle.name}] expect input type is dict or list, but get {type(data).__name__}"
+            raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
+        return data, state, inputs, data_id, log_id
+
+    def bucket(self, sample: Any) -> Hashable:
+        return None if self.settings.batch_size == 1 else feeds.signature(sample[0])
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        if len(batch) > 1 and feeds.signature(batch[0][0]) is not None:
+            feed, rows = feeds.join([sample[0] for sample in batch])
+            fetched, changed = self._run(feed, batch)
+            parts = feeds.split(fetched, rows)
+            if parts is not None:
+                return [(part, {**each[1], **changed}, each[2]) for part, each in zip(parts, batch, strict=True)]
+        if len(batch) == 1:
+            return [self._run_alone(batch[0])]
+        results: list[Any] = []
+        for sample in batch:
+            try:
+                results.append(self._run_alone(sample))
+            except RequestError as error:
+                results.append(error)
+        return results
+
+    def postprocess(self, result: Any, *values: Value) -> Any:
+        if isinstance(result, list):  # of a mini-batch
+            _, _, inputs = result[0]
+            state = {name: value for _, each, _ in result for name, value in each.items()}
+            result = [fetched for fetched, _, _ in result], state, inputs
+        return super().postprocess(result, *values)
+
+    def _run_alone(self, sample: Any) -> Any:
+        fetched, changed = self._run(sample[0], [sample])
+        return fetched, {**sample[1], **changed}, sample[2]
+
+    def _run(self, feed: Any, batch: list[Any]) -> tuple[Any, dict[str, Any]]:
+        """Call `process` for the requests of `batch`: its result, and what it set on the Op.
+
+        :raises RequestError: it failed, in Paddle's words.
+        """
+        _, state, _, data_id, log_id = batch[0]
+        given = state if self.model is None else {**state, "client": self.model}
+        name = self.paddle.name
+        try:
+            returned, after = run(self.paddle, given, self._process, [feed], typical_logid=log_id)
+            fetched, code, info = _filled(returned, (None, 0, ""))
+            err_no = number(code) if code is not None else 0
+        except RequestError:
+            raise
+        except Exception as error:
+            ids = [sample[3] for sample in batch]
+            why = f"(data_id={data_id} log_id={log_id}) [{name}] Failed to process(batch: {ids}): {error}"
+            raise caused_by(error, CustomExceptionCode.UNKNOW.value, _failed_to_predict(name, why)) from error
+        if err_no or fetched is None:
+            raise HookError(err_no or CustomExceptionCode.UNKNOW.value, _failed_to_predict(name, info))
+        if not isinstance(fetched, dict):
+            why = f"process should return dict, got {type(fetched).__name__}"
+            raise HookError(CustomExceptionCode.TYPE_ERROR.value, _failed_to_predict(name, why))
+        return fetched, {key: value for key, value in after.items() if given.get(key, given) is not value}
+
+
+def _failed_to_predict(name: str, why: object) -> str:
+    return f"[{name}] failed to predict. {why}. Please check the input dict."
+
+
+def _filled(returned: Any, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a hook returned, with defaults for what it left out.
+
+    :raises ValueError: it has more values than there are.
+    """
+    if not isinstance(returned, tuple):
+        returned = (returned,)
+    if not 1 <= len(returned) <= len(defaults):
+        raise ValueError(f"expected at most {len(defaults)} values, got {len(returned)}")
+    return (*returned, *defaults[len(returned) :])

@@ -1,0 +1,42 @@
+"""ChannelData: what an Op handed on, as `ResponseOp.pack_response_package` gets it."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+
+from asyncline.paddle.errors import CustomExceptionCode
+
+
+class ChannelDataType(enum.Enum):
+    DICT = 0
+    CHANNEL_NPDATA = 1
+    ERROR = 2
+
+
+class ChannelData:
+    """The result of the last Op. An error never gets that far, so that `error_code` is 0."""
+
+    error_code = CustomExceptionCode.OK.value
+    error_info = ""
+    prod_error_code = None
+    prod_error_info = None
+
+    def __init__(self, data: dict[str, Any], data_id: int, log_id: int | None) -> None:
+        self.id = data_id
+        self.log_id = log_id
+        is_arrays = all(isinstance(value, np.ndarray) or _is_texts(value) for value in data.values())
+        self.datatype = (ChannelDataType.CHANNEL_NPDATA if is_arrays else ChannelDataType.DICT).value
+        self.npdata = data if is_arrays else None
+        self.dictdata = None if is_arrays else data
+
+    def parse(self) -> dict[str, Any]:
+        data = self.dictdata if self.npdata is None else self.npdata
+        assert data is not None
+        return data
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)

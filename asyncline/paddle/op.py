@@ -1,0 +1,166 @@
+"""Op: one step of a pipeline, with Paddle's constructor and hooks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from asyncline.errors import GraphError
+from asyncline.paddle.errors import HookError
+from asyncline.paddle.predictor import Predictor
+
+_numbers = itertools.count()
+
+ENTRY = "@DAGExecutor"
+"""The name of RequestOp, under which the first Ops find the request in `input_dicts`."""
+
+WIRING = frozenset({"_input_ops", "_jump_to_ops"})
+"""Attributes that name other Ops: a copy that works on requests has none."""
+
+
+class Op:
+    """One step. Override `init_op`, `preprocess`, `process`, `postprocess`; constructor arguments win over config.yml.
+
+    `process` runs where there is a model (`local_service_conf.model_config`), or where a subclass has its own. A hook
+    may leave out the last parameters, `data_id` and `log_id`, and the last values of the tuple that it returns.
+
+    Each request has its own copy of the Op's attributes: what `preprocess` sets on `self`, `process` and `postprocess`
+    of that request find there, whatever other requests do meanwhile. What was set last is also what later requests
+    begin with. What attributes refer to (a dict, a model) is shared.
+
+    :param input_ops: a list of Ops, or one.
+    :param timeout: ms, of the whole Op; not above 0: none.
+    :param retry: how often `process` is tried.
+    :param batch_size: most requests that are laid together for `process`.
+    :param auto_batching_timeout: ms that a free model may wait for a fuller batch; not above 0: it does not wait.
+    :raises GraphError: `input_ops` are no Ops, or the Op jumps, which is not possible here.
+    """
+
+    client: Predictor | None = None
+    """The model, in `process`."""
+    concurrency_idx: int | None = None
+    """Which worker process the hooks run in; None in threads."""
+
+    def __init__(
+        self,
+        name: str | None = None,
+        input_ops: Sequence[Op] | Op | None = None,
+        server_endpoints: list[str] | None = None,
+        fetch_list: list[str] | None = None,
+        client_config: str | None = None,
+        client_type: str | None = None,
+        concurrency: int | None = None,
+        timeout: float | None = None,
+        retry: int = 0,
+        batch_size: int | None = None,
+        auto_batching_timeout: float | None = None,
+        local_service_handler: Any = None,
+        jump_to_ops: Sequence[Op] | Op | None = None,
+    ) -> None:
+        self.name = f"Op{next(_numbers)}" if name is None else name
+        self.set_input_ops(input_ops)
+        self.set_jump_to_ops(jump_to_ops)
+        if local_service_handler is not None:
+            raise GraphError(f"op {self.name!r}: local_service_handler: name the model by local_service_conf instead")
+        self._server_endpoints = server_endpoints
+        self._fetch_names = fetch_list
+        self._client_config = client_config
+        self.client_type = client_type
+        self.concurrency = concurrency
+        self._timeout = timeout
+        self._retry = retry
+        self._batch_size = batch_size
+        self._auto_batching_timeout = auto_batching_timeout
+        self._pack_tensor_format = False
+        self.dynamic_shape_info: dict[str, Any] = {}
+        self.set_dynamic_shape_info()
+
+    # -- hooks ---------------------------------------------------------------------------------------
+
+    def init_op(self) -> None:
+        """Load resources: once in every process that runs hooks."""
+
+    def set_dynamic_shape_info(self) -> None:
+        """Set `self.dynamic_shape_info`, for TensorRT: `min_input_shape`, `max_input_shape` and `opt_input_shape`, each
+        a dict of shapes by input name.
+        """
+
+    def preprocess(self, input_dicts: dict[str, Any], data_id: int = 0, log_id: int = 0) -> Any:
+        """From the results of the input Ops, by their names, to the feed of `process`.
+
+        :returns: `(data, is_skip_process, prod_errcode, prod_errinfo)`; data is a dict, or a list of dicts (a
+            mini-batch), which `process` gets one by one.
+        """
+        if len(input_dicts) != 1:
+            raise NotImplementedError(f"{self.name} has {len(input_dicts)} input_ops: override preprocess")
+        (data,) = input_dicts.values()
+        return data, False, None, ""
+
+    def process(self, feed_batch: list[dict[str, Any]], typical_logid: int = 0) -> Any:
+        """Run the model.
+
+        :param feed_batch: a list of one dict, in which the arrays of several requests may lie one after the other.
+        :param typical_logid: the log_id of the first of them.
+        :returns: `(result, err_code, err_info)`; of every value in the dict, each request gets its rows.
+        """
+        assert self.client is not None, "process runs where there is a model"
+        try:
+            return self.client.predict(feed=feed_batch[0], fetch=self._fetch_names, batch=True), 0, ""
+        except HookError as error:
+            return None, error.err_no, error.message
+
+    def postprocess(self, input_data: Any, fetch_data: Any, data_id: int = 0, log_id: int = 0) -> Any:
+        """From the result of `process` to that of the Op.
+
+        :param input_data: what `preprocess` got.
+        :param fetch_data: what `process` returned for this request, a list where it was a mini-batch; the data of
+            `preprocess` where `process` was skipped.
+        :returns: `(result, prod_errcode, prod_errinfo)`; the result is a dict.
+        """
+        return fetch_data if isinstance(fetch_data, dict) else {}, None, ""
+
+    def check_jumping(self, input_data: Any) -> bool:
+        """Of an Op with `jump_to_ops`; there are none here."""
+        return False
+
+    # -- wiring ----------------------------------------------------------------------------------------
+
+    def get_input_ops(self) -> list[Op]:
+        return self._input_ops
+
+    def set_input_ops(self, ops: Sequence[Op] | Op | None) -> None:
+        self._input_ops = _ops(self.name, "input_ops", ops)
+
+    def get_jump_to_ops(self) -> list[Op]:
+        return self._jump_to_ops
+
+    def set_jump_to_ops(self, ops: Sequence[Op] | Op | None) -> None:
+        self._jump_to_ops = _ops(self.name, "jump_to_ops", ops)
+        if self._jump_to_ops:
+            raise GraphError(
+                f"op {self.name!r}: jump_to_ops: a graph has no loops here; "
+                "write the loop in process(), or chain as many Ops as it has turns"
+            )
+
+    def is_jump_op(self) -> bool:
+        return False
+
+    def set_pack_tensor_format(self, is_tensor_format: bool = False) -> None:
+        """Whether a remote pipeline is sent tensors rather than text."""
+        self._pack_tensor_format = is_tensor_format
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process: the Op without its neighbours."""
+        return {key: value for key, value in self.__dict__.items() if key not in WIRING}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _ops(name: str, argument: str, ops: Sequence[Op] | Op | None) -> list[Op]:
+    listed = [] if ops is None else [ops] if isinstance(ops, Op) else list(ops)
+    for op in listed:
+        if not isinstance(op, Op):
+            raise GraphError(f"op {name!r}: {argument}: expected Ops, got {op!r}")
+    return listed
