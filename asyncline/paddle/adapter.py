@@ -29,6 +29,7 @@ from asyncline.paddle.errors import (
     check_product_error,
     hook_failed,
     number,
+    told,
 )
 from asyncline.paddle.hooks import Hook, run
 from asyncline.paddle.op import Op
@@ -232,9 +233,10 @@ class ModelStep(Step):
         except RequestError:
             raise
         except Exception as error:
+            failed_no, words = told(error)
             ids = [sample[3] for sample in batch]
-            why = f"(data_id={data_id} log_id={log_id}) [{name}] Failed to process(batch: {ids}): {error}"
-            raise caused_by(error, CustomExceptionCode.UNKNOW.value, _failed_to_predict(name, why)) from error
+            why = f"(data_id={data_id} log_id={log_id}) [{name}] Failed to process(batch: {ids}): {words}"
+            raise caused_by(error, failed_no, _failed_to_predict(name, why)) from error
         if err_no or fetched is None:
             raise HookError(err_no or CustomExceptionCode.UNKNOW.value, _failed_to_predict(name, info))
         if not isinstance(fetched, dict):

@@ -79,11 +79,16 @@ def hook_failed(error: Exception, where: str, hook: str, log_id: int | None) -> 
     """
     if isinstance(error, RequestError):
         return error
-    err_no, words = CustomExceptionCode.UNKNOW.value, f"{type(error).__name__}: {text_of(error)}"
-    if isinstance(error, CustomException):
-        err_no = error.err_no or err_no
-        words = error.error_msg if error.is_send_to_user else "the service failed; its log says how"
+    err_no, words = told(error)
     return caused_by(error, err_no, f"Log_id: {log_id}  Raise_msg: {words}  ClassName: {where}  FunctionName: {hook}")
+
+
+def told(error: Exception) -> tuple[int, str]:
+    """The number of what a hook raised, and what a client may read of it."""
+    if not isinstance(error, CustomException):
+        return CustomExceptionCode.UNKNOW.value, f"{type(error).__name__}: {text_of(error)}"
+    words = error.error_msg if error.is_send_to_user else "the service failed; its log says how"
+    return error.err_no or CustomExceptionCode.UNKNOW.value, words
 
 
 def caused_by(error: BaseException, err_no: int, message: str) -> HookError:
