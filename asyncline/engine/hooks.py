@@ -11,7 +11,7 @@ from asyncline.graph.plan import Node
 
 if TYPE_CHECKING:
     from asyncline.engine.item import Item
-    from asyncline.engine.lanes.base import Batch
+    from asyncline.engine.lanes.base import Batch, Job
 
 log = logging.getLogger("asyncline.engine")
 
@@ -26,10 +26,13 @@ class Observer:
         """An Item has its outcome; `item.times` says where its time went."""
 
     def op_done(self, node: Node, item: Item) -> None:
-        """An Op has finished an Item; its four numbers in `item.times` are final."""
+        """An Op has finished an Item; its numbers in `item.times` are final."""
 
     def op_failed(self, node: Node, item: Item, error: RequestError) -> None:
         """An Op has failed an Item."""
+
+    def job_done(self, job: Job) -> None:
+        """A hook that is not inline has run, or has been given up (then it ended when it started)."""
 
     def batch_done(self, node: Node, batch: Batch) -> None:
         """A replica has finished a Batch."""
@@ -68,6 +71,7 @@ class Hooks:
     item_done: list[Callable[..., None]]
     op_done: list[Callable[..., None]]
     op_failed: list[Callable[..., None]]
+    job_done: list[Callable[..., None]]
     batch_done: list[Callable[..., None]]
     rejected: list[Callable[..., None]]
     connection_opened: list[Callable[..., None]]

@@ -29,7 +29,7 @@ from asyncline.graph.plan import STAGES, Node
 if TYPE_CHECKING:
     from asyncline.engine.engine import Engine
 
-WAIT, PRE, MID, POST = range(len(STAGES))
+WAIT, PRE, MID, POST, OUT = range(len(STAGES))
 
 BATCHES_AHEAD = 4
 """How many batches for each replica may lie preprocessed: enough to fill one bucket among several."""
@@ -160,7 +160,8 @@ class Runner:
     def _begin(self, item: Item, now: float) -> None:
         ran = item.ahead and item.ahead.get(self._hooks["preprocess"])
         # Where `preprocess` ran in another's task, the wait ended when it began.
-        item.times[self._times + WAIT] += ran.started_at if ran else now
+        begins_at = ran.started_at if ran else now
+        item.times[self._times + WAIT] += begins_at
         expires_at, limit = item.expires_at, None
         if self.node.settings.timeout_ms is not None:
             expires_at = min(expires_at, now + self.node.settings.timeout_ms / 1e3)
@@ -173,14 +174,17 @@ class Runner:
             self._prepared(visit, args[0] if len(args) == 1 else args, now)
             return
         self._preparing += 1
-        self._call("preprocess", visit, visit.args, self._after_preprocess)
+        self._call("preprocess", visit, visit.args, begins_at, self._after_preprocess)
 
-    def _call(self, hook: str, visit: Visit, args: tuple[Any, ...], done: Callable[[Job], None]) -> None:
+    def _call(
+        self, hook: str, visit: Visit, args: tuple[Any, ...], ready_at: float, done: Callable[[Job], None]
+    ) -> None:
         """Run a hook in its lane; `done` is called in any case, perhaps at once."""
         lane = self._lanes[hook]
         assert lane is not None
         item = visit.item
         job = Job(lane, self.node, hook, visit, args, done)
+        job.ready_at = ready_at
         item.jobs.append(job)
         if item.ahead and (result := item.ahead.pop(self._hooks[hook], None)) is not None:
             job.set_results(result)
@@ -220,9 +224,14 @@ class Runner:
         item.jobs.remove(job)
         if job.steps:
             self._unfuse(job)
+        hooks = self.engine.hooks
+        if hooks.job_done:
+            hooks.emit(hooks.job_done, job)
         if item.done:
             return False
-        item.times[self._times + stage] += job.ended_at - job.started_at
+        if job.ended_at:  # else it never got into its lane
+            item.times[self._times + WAIT] += job.started_at - job.ready_at
+            item.times[self._times + stage] += job.ended_at - job.started_at
         if job.error is not None:
             self._fail(item, job.error)
         elif type(job.value) is Reply:
@@ -266,7 +275,7 @@ class Runner:
         if self._post is None:
             self._leave(visit, result, now)
         else:
-            self._call("postprocess", visit, (result, *visit.args), self._after_postprocess)
+            self._call("postprocess", visit, (result, *visit.args), now, self._after_postprocess)
 
     def _after_postprocess(self, job: Job) -> None:
         if self._counts_post:
@@ -279,7 +288,12 @@ class Runner:
     def _leave(self, visit: Visit, value: Any, now: float) -> None:
         if visit.limit is not None:
             visit.limit.tick.discard(visit.limit)
-        self._deliver(visit.item, value, now)
+        item = visit.item
+        if not item.ahead:  # else what follows has run already, right behind this
+            handed_on_at = self._clock()
+            item.times[self._times + OUT] = handed_on_at - now
+            now = handed_on_at
+        self._deliver(item, value, now)
 
     def _deliver(self, item: Item, value: Any, now: float) -> None:
         if now >= item.expires_at:

@@ -18,8 +18,9 @@ from asyncline.graph.op import HOOKS, Op, is_async, is_stream
 from asyncline.graph.request import FieldInput, Input
 from asyncline.settings import OpSettings, Settings
 
-STAGES = ("wait", "pre", "mid", "post")
-"""Where an Item spends its time at an Op: in its Channel and in a forming batch, then in the three hooks."""
+STAGES = ("wait", "pre", "mid", "post", "out")
+"""Where an Item spends its time at an Op: waiting (in its Channel, for a lane, in a forming batch), in the three hooks,
+and from the end of the last until the loop has handed it on."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,18 @@ class Plan:
     @cached_property
     def time_slots(self) -> dict[tuple[str, str], int]:
         """Where `Item.times` has the seconds of an Op's stage, for the stages that the Op has."""
-        hooks = dict(zip(STAGES[1:], HOOKS, strict=True))
+        hooks = dict(zip(STAGES[1:], HOOKS, strict=False))
+
+        def has(node: Node, stage: str) -> bool:
+            if stage == "out":  # what ran on the loop needs no handing over
+                return set(node.lanes.values()) != {"inline"}
+            return stage == "wait" or hooks[stage] in node.lanes
+
         return {
             (node.name, stage): len(STAGES) * node.index + place
             for node in self.nodes
             for place, stage in enumerate(STAGES)
-            if stage == "wait" or hooks[stage] in node.lanes
+            if has(node, stage)
         }
 
     @cached_property

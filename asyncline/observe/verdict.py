@@ -22,7 +22,13 @@ BLOCKED = 0.05
 FULL_BATCH = 0.8
 """Share of `batch_size` from which on batches are as large as they may be."""
 
-_CLASSES = {"device": "device-bound", "process": "CPU-bound", "thread": "CPU-bound", "io": "I/O-bound", "loop": "loop-bound"}
+_CLASSES = {
+    "device": "device-bound",
+    "process": "CPU-bound",
+    "thread": "CPU-bound",
+    "io": "I/O-bound",
+    "loop": "loop-bound",
+}
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from asyncline import (
     WorkerCrashed,
     context,
 )
-from asyncline.engine.hooks import Hooks
+from asyncline.engine.hooks import Hooks, Observer
 from asyncline.engine.item import Item
-from asyncline.engine.lanes.base import Lane
+from asyncline.engine.lanes.base import Job, Lane
 from asyncline.graph.plan import Node, Plan
 from asyncline.settings import Settings, Source, merge
 from asyncline.testing import SimulatedLane, SimulatedLanes, run_virtual, virtual_engine
@@ -397,7 +397,7 @@ def test_the_stages_of_an_item_add_up_to_its_time_wherever_it_waits() -> None:
         assert sorted(item.times[-1] for item in items) == [0.25 + 0.5 * (place + 1) for place in range(12)]
         for item in items:
             assert sum(item.times[:-1]) == item.times[-1]
-            assert [item.times[stage] for stage in (0, 1, 5, 6)] == [0, 0.125, 0.125, 0.5]
+            assert [item.times[stage] for stage in (0, 1, 6, 7)] == [0, 0.125, 0.125, 0.5]
 
     run_virtual(main())
 
@@ -457,3 +457,33 @@ async def test_a_thread_runs_no_further_step_of_a_dead_item() -> None:
         second = engine.begin(2)
         await second.wait()
     assert ran == [2]
+
+
+def test_waiting_for_a_lane_is_waiting() -> None:
+    async def main() -> None:
+        lanes = SimulatedLanes(lambda op, hook, size: 0.5, width=1)
+        async with virtual_engine(Graph("g", First(Request())), lanes) as engine:
+            items = [engine.begin(n) for n in range(1, 5)]
+            await asyncio.gather(*(item.wait() for item in items))
+        assert [item.times[:2] for item in items] == [[0.0, 0.5], [0.5, 0.5], [1.0, 0.5], [1.5, 0.5]]
+
+    run_virtual(main())
+
+
+def test_an_observer_sees_each_hook_of_a_fused_task() -> None:
+    class Watching(Observer):
+        def __init__(self) -> None:
+            self.seen: list[tuple[str, str, float, float]] = []
+
+        def job_done(self, job: Job) -> None:
+            self.seen.append((job.node.name, job.hook, job.started_at, job.ended_at))
+
+    async def main() -> None:
+        watching = Watching()
+        lanes = SimulatedLanes(lambda op, hook, size: 0.5, width=1)
+        async with virtual_engine(pair(), lanes) as engine:
+            engine.hooks.add(watching)
+            await engine.submit(1)
+        assert watching.seen == [("first", "preprocess", 0.0, 0.5), ("second", "preprocess", 0.5, 1.0)]
+
+    run_virtual(main())

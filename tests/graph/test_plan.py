@@ -141,8 +141,10 @@ def test_times_have_a_place_for_the_stages_that_an_op_has() -> None:
         ("full", "pre"): 1,
         ("full", "mid"): 2,
         ("full", "post"): 3,
-        ("model", "wait"): 4,
-        ("model", "mid"): 6,
+        ("full", "out"): 4,
+        ("model", "wait"): 5,
+        ("model", "mid"): 7,
+        ("model", "out"): 9,
     }
 
 

@@ -30,8 +30,8 @@ class Job:
     """
 
     __slots__ = (
-        "args", "done", "ended_at", "error", "expires_at", "extra", "hook", "item", "lane", "node", "rest",
-        "started_at", "steps", "value", "visit",
+        "args", "done", "ended_at", "error", "expires_at", "extra", "hook", "item", "lane", "node", "ready_at", "rest",
+        "started_at", "steps", "value", "visit", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -54,8 +54,12 @@ class Job:
         self.done = done
         self.value: Any = None
         self.error: RequestError | None = None
+        #: When it could have begun.
+        self.ready_at = 0.0
         self.started_at = 0.0
         self.ended_at = 0.0
+        #: Which worker of its lane ran it.
+        self.worker = 0
 
     def set_results(self, own: StepResult, *rest: StepResult) -> None:
         """Take what came of its own hook, and of the steps after it as far as they ran."""

@@ -287,7 +287,7 @@ class PoolWorker:
         self.hungry = False
         job.args = job.extra = ()
         segments, link = self._lane.segments, self.link
-        job.started_at, job.ended_at = times[0], times[1]
+        job.started_at, job.ended_at, job.worker = times[0], times[1], self.number
         try:
             error = None if dumped is None else pickle.loads(dumped)
             if job.steps and packed is not None:

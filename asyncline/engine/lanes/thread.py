@@ -67,7 +67,7 @@ class ThreadLane(Lane):
         self._loop = asyncio.get_running_loop()
         self._ending = Ending(self.width)
         for number in range(self.width):
-            threading.Thread(target=self._work, name=f"asyncline cpu {number}", daemon=True).start()
+            threading.Thread(target=self._work, args=(number,), name=f"asyncline cpu {number}", daemon=True).start()
 
     def submit(self, job: Job) -> None:
         most = job.node.op.cpu_concurrency
@@ -80,8 +80,9 @@ class ThreadLane(Lane):
         self._running += 1
         self._jobs.put(job)
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         while (job := self._jobs.get()) is not None:
+            job.worker = number
             self._run(job)
             try:
                 self._loop.call_soon_threadsafe(self._hand_back, job)
