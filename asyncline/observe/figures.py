@@ -1,4 +1,4 @@
-"""Figures: what a window of time looked like, in numbers. Tracer, dashboard, `asyncline top` and the verdict read these.
+"""Figures: what a window of time looked like, in numbers, for tracer, dashboard, `asyncline top` and verdict.
 
 Times are in milliseconds where the name says so, shares lie between 0 and 1, rates are for a second.
 """
@@ -39,7 +39,7 @@ class OpFigures:
     out_ms: float = 0.0
     """From its end in a worker until the loop has handed it on."""
     idle: float = 1.0
-    """Share of the time of its replicas, or of the workers that its hooks may take, in which they did nothing for it."""
+    """Share of the time in which its replicas, or the workers that its hooks may take, did nothing for it."""
     batches: int = 0
     batch_size: float = 0.0
     """Rows, mean."""

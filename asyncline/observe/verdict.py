@@ -117,7 +117,8 @@ def _knob(use: Use, figures: Figures, node: Node, hook: str) -> str:
             return f"set op.{name}.batch_size={more}: batches of {op.batch_size:.3g} are as large as they may be now"
     if cores_are_busy and not (use.kind == "device" and node.settings.device != "cpu"):
         cheaper = f"make {hook} cheaper" if use.kind != "device" else f"use a smaller model or op.{name}.precision"
-        return f"all {figures.cores_there} cores are busy, so more at once will not help: {cheaper}, or serve on more cores"
+        busy = f"all {figures.cores_there} cores are busy, so more at once will not help"
+        return f"{busy}: {cheaper}, or serve on more cores"
     more = int(use.servers) + 1
     key = {"device": f"op.{name}.concurrency", "process": "dag.cpu_workers", "thread": "dag.cpu_threads"}[use.kind]
     return f"set {key}={more} for {_gain(more / use.servers, use, figures)}"
@@ -140,7 +141,8 @@ def _gain(factor: float, use: Use, figures: Figures) -> str:
 def _queue(figures: Figures, overloaded: int) -> Verdict:
     """Requests are refused though there is somebody to work on them."""
     busy = max((use.busy for use in figures.uses), default=0.0)
-    why = f"{overloaded} requests were refused at {figures.in_flight_max} in flight, while nothing is more than {busy:.0%} busy"
+    refused = f"{overloaded} requests were refused at {figures.in_flight_max} in flight"
+    why = f"{refused}, while nothing is more than {busy:.0%} busy"
     # Little's law: as many are in flight as come in the time that each takes; half as many again for bursts.
     rate = (figures.count + overloaded) / figures.seconds
     needed = max(2 * figures.in_flight_max, math.ceil(1.5 * rate * figures.latency.mean_ms / 1e3))

@@ -29,7 +29,7 @@ from asyncline import (
     WorkerCrashed,
     context,
 )
-from asyncline.engine.hooks import Hooks, Observer
+from asyncline.engine.hooks import Hooks
 from asyncline.engine.item import Item
 from asyncline.engine.lanes.base import Job, Lane
 from asyncline.graph.plan import Node, Plan
