@@ -4,6 +4,7 @@
     connection.py  aiohttp's protocol, with the limits of the connection guard
     body.py        a request body, of whatever media type, to a payload
     answer.py      an outcome to a response; the table from codes to HTTP statuses
+    events.py      an answer in parts, as server-sent events
     openapi.py     /openapi.json, made from the Request's fields
     docs.html      /docs: one self-contained page that reads /openapi.json
 

@@ -93,12 +93,22 @@ class Timing:
 
     def __init__(self, plan: Plan) -> None:
         self._slots = [*plan.time_slots.values(), -1]
-        names = [f"{op}.{stage}" for op, stage in plan.time_slots] + ["total"]
-        self._template = f"Server-Timing: {', '.join(f'{name};dur=%.3f' for name in names)}\r\n"
+        self._names = [f"{op}.{stage}" for op, stage in plan.time_slots] + ["total"]
+        self._template = f"Server-Timing: {', '.join(f'{name};dur=%.3f' for name in self._names)}\r\n"
 
     def header(self, item: Item) -> str:
         times = item.times
         return self._template % tuple([times[slot] * 1e3 for slot in self._slots])
+
+    def times_ms(self, item: Item) -> dict[str, float]:
+        """The same, for an answer whose headers are out before the times are known."""
+        return {name: round(item.times[slot] * 1e3, 3) for name, slot in zip(self._names, self._slots, strict=True)}
+
+
+def id_lines(item: Item) -> str:
+    """The headers that name an Item."""
+    ids = f"X-Data-Id: {item.data_id}\r\n"
+    return f"{ids}X-Log-Id: {item.log_id}\r\n" if item.log_id else ids
 
 
 def status_of(error: RequestError) -> int:
@@ -113,10 +123,15 @@ class HeadTooLarge(TooLarge):
     """Expected error: too many header fields, or too long a line."""
 
 
+def error_body(error: RequestError, request_id: int | str) -> bytes:
+    """The JSON error `{"code", "message", "request_id"}`."""
+    return json.encode({"code": error.code, "message": public_message(error), "request_id": str(request_id)})
+
+
 def error_answer(error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:
-    """The JSON error `{"code", "message", "request_id"}` with its status."""
+    """An error with its status."""
     status = HEAD_TOO_LARGE if isinstance(error, HeadTooLarge) else status_of(error)
-    body = json.encode({"code": error.code, "message": public_message(error), "request_id": str(request_id)})
+    body = error_body(error, request_id)
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers += f"Retry-After: {retry_after_s}\r\n"

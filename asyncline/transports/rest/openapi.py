@@ -11,6 +11,7 @@ from asyncline.graph.fields import Field, Image
 from asyncline.graph.graph import Graph
 from asyncline.transports.rest.answer import STATUSES
 from asyncline.transports.rest.body import BodyDecoder
+from asyncline.transports.rest.events import EVENTS
 
 ERROR = {
     "type": "object",
@@ -21,6 +22,11 @@ ERROR = {
         "request_id": {"type": "string"},
     },
 }
+
+EVENT_TEXT = (
+    "server-sent events: `data` is one part of the answer as JSON; the last is `event: done` with data_id, parts and "
+    "times_ms, or `event: error` with an Error"
+)
 
 
 def openapi(graph: Graph, decoder: BodyDecoder, *, has_token: bool) -> dict[str, Any]:
@@ -42,6 +48,7 @@ def openapi(graph: Graph, decoder: BodyDecoder, *, has_token: bool) -> dict[str,
         "description": "error",
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
     }
+    answer = {"type": "array", "items": {}, "description": "the parts"} if graph.streams else {}
     errors = {str(status): error for status in sorted(set(STATUSES.values()) - {499, 405})}
     operation = {
         "operationId": graph.name,
@@ -54,7 +61,11 @@ def openapi(graph: Graph, decoder: BodyDecoder, *, has_token: bool) -> dict[str,
         "responses": {
             "200": {
                 "description": "the answer",
-                "content": {"application/json": {"schema": {}}, "application/msgpack": {"schema": {}}},
+                "content": {
+                    "application/json": {"schema": answer},
+                    "application/msgpack": {"schema": answer},
+                    EVENTS: {"schema": {"type": "string", "description": EVENT_TEXT}},
+                },
             },
             **errors,
         },

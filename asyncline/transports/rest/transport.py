@@ -33,9 +33,10 @@ from asyncline.settings import ServiceSettings
 from asyncline.transports.base import Transport
 from asyncline.transports.guard.guard import ConnGuard, Ticket
 from asyncline.transports.guard.listener import Listener
-from asyncline.transports.rest.answer import JSON, Answer, Timing, error_answer
+from asyncline.transports.rest.answer import JSON, Answer, Timing, error_answer, id_lines
 from asyncline.transports.rest.body import BodyDecoder
 from asyncline.transports.rest.connection import Connection
+from asyncline.transports.rest.events import EVENTS, EventStream
 from asyncline.transports.rest.openapi import openapi
 from asyncline.wire import json, msgpack
 
@@ -131,7 +132,7 @@ class RestTransport(Transport):
 
     # -- one request --------------------------------------------------------------------------------
 
-    async def _handle(self, request: web.BaseRequest) -> Answer:
+    async def _handle(self, request: web.BaseRequest) -> Answer | EventStream:
         path = request.path
         try:
             if path == self._graph_path and request.method == "POST":
@@ -172,7 +173,7 @@ class RestTransport(Transport):
             raise MethodNotAllowed(f"{method[:16]} is not allowed here: GET the page", "GET, HEAD")
         return found
 
-    async def _infer(self, request: web.BaseRequest) -> Answer:
+    async def _infer(self, request: web.BaseRequest) -> Answer | EventStream:
         headers = request.headers
         if self._token is not None:
             self._authenticate(request)
@@ -202,18 +203,30 @@ class RestTransport(Transport):
             log_id = headers.get("X-Log-Id", "")
             if log_id and not _LOG_ID.fullmatch(log_id):
                 raise BadRequest("header X-Log-Id: expected at most 128 printable ASCII characters")
+            accept = headers.get("Accept")
+            events = None
+            if accept is not None and EVENTS in accept:
+                events = EventStream(request, self._timing, close=self._draining)
             item = engine.begin(
                 payload,
                 timeout_s=self._timeout_s(headers.get("X-Timeout-Ms")),
                 log_id=log_id,
                 traceparent=self._traceparent(headers.get("traceparent")),
                 priority=self._priority(headers.get("X-Priority")),
+                on_part=None if events is None else events.on_part,
+                on_done=None if events is None else events.on_done,
             )
-            if not item.done:
+            if events is not None:
+                await events.run(item)
+            elif not item.done:
                 await item.wait()
         finally:
             engine.admission.release(reserved)
-        return self._answer(item, headers.get("Accept"))
+        if events is not None and events.has_begun:
+            if self._draining:
+                events.force_close()
+            return events
+        return self._answer(item, accept)
 
     async def _receive(self, request: web.BaseRequest, kind: str) -> Any:
         """Wait for the rest of the body, within bounds, and decode it."""
@@ -265,10 +278,7 @@ class RestTransport(Transport):
         return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
     def _answer(self, item: Item, accept: str | None) -> Answer:
-        ids = f"X-Data-Id: {item.data_id}\r\n"
-        if item.log_id:
-            ids += f"X-Log-Id: {item.log_id}\r\n"
-        ids += self._timing.header(item)
+        ids = id_lines(item) + self._timing.header(item)
         error = item.error
         if error is None:
             try:
@@ -302,6 +312,7 @@ class RestTransport(Transport):
             f"asyncline serves graph {name!r}",
             "",
             f"POST /{name}        run it: {self._decoder.accepted()}",
+            *([f"                    part by part with Accept: {EVENTS}"] if self._engine.plan.streams else []),
             "GET  /docs          try it from the browser",
             "GET  /openapi.json  its description",
             "GET  /metrics       counts and times, for Prometheus",
