@@ -3,10 +3,11 @@
 Write Ops, wire them into a Graph, run `asyncline serve app:graph`.
 """
 
-from asyncline.engine.context import Context, context
-from asyncline.engine.engine import Engine
-from asyncline.engine.hooks import Observer
-from asyncline.engine.memory import empty
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from asyncline.errors import (
     AsynclineError,
     BadImage,
@@ -25,12 +26,18 @@ from asyncline.errors import (
     UrlForbidden,
     WorkerCrashed,
 )
-from asyncline.graph.collate import Pad, Stack
-from asyncline.graph.fields import Image, Json, Tensor, Text
-from asyncline.graph.graph import Graph
-from asyncline.graph.op import Op, op
-from asyncline.graph.outcomes import Each, Reply, Rows, Skip
-from asyncline.graph.request import Request, Response
+
+if TYPE_CHECKING:
+    from asyncline.engine.context import Context, context
+    from asyncline.engine.engine import Engine
+    from asyncline.engine.hooks import Observer
+    from asyncline.engine.memory import empty
+    from asyncline.graph.collate import Pad, Stack
+    from asyncline.graph.fields import Image, Json, Tensor, Text
+    from asyncline.graph.graph import Graph
+    from asyncline.graph.op import Op, op
+    from asyncline.graph.outcomes import Each, Reply, Rows, Skip
+    from asyncline.graph.request import Request, Response
 
 __version__ = "0.1.0"
 
@@ -73,3 +80,30 @@ __all__ = [
     "empty",
     "op",
 ]
+
+_NAMES = {
+    "engine.context": "Context context",
+    "engine.engine": "Engine",
+    "engine.hooks": "Observer",
+    "engine.memory": "empty",
+    "graph.collate": "Pad Stack",
+    "graph.fields": "Image Json Tensor Text",
+    "graph.graph": "Graph",
+    "graph.op": "Op op",
+    "graph.outcomes": "Each Reply Rows Skip",
+    "graph.request": "Request Response",
+}
+_HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: a client of a server needs no engine."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
