@@ -87,40 +87,45 @@ class Connection(ABC):
 # Messages name no endpoint: the client that reads them has no business with it. The log does.
 
 
-def refused_input(model: str, text: str) -> RequestError:
-    return BadRequest(f"remote model {model!r} refused its input{said(text)}")
+def remote_model(model: str) -> str:
+    """Whom those messages are about that become answers of ours."""
+    return f"remote model {model!r}"
 
 
-def failed(model: str, text: str) -> RequestError:
-    return OpError(f"remote model {model!r} failed{said(text)}")
+def refused_input(whom: str, text: str) -> RequestError:
+    return BadRequest(f"{whom} refused its input{said(text)}")
 
 
-def overloaded(model: str, text: str) -> RequestError:
-    return Overloaded(f"remote model {model!r} is overloaded{said(text)}")
+def failed(whom: str, text: str) -> RequestError:
+    return OpError(f"{whom} failed{said(text)}")
 
 
-def no_room(model: str, text: str) -> RequestError:
-    return Refused(f"remote model {model!r} is not available{said(text)}")
+def overloaded(whom: str, text: str) -> RequestError:
+    return Overloaded(f"{whom} is overloaded{said(text)}")
 
 
-def gone(model: str, text: str) -> RequestError:
-    return Unavailable(f"remote model {model!r} is not there{said(text)}")
+def no_room(whom: str, text: str) -> RequestError:
+    return Refused(f"{whom} is not available{said(text)}")
 
 
-def unreachable(model: str) -> RequestError:
-    return Refused(f"remote model {model!r} cannot be reached")
+def gone(whom: str, text: str) -> RequestError:
+    return Unavailable(f"{whom} is not there{said(text)}")
 
 
-def broken_off(model: str) -> RequestError:
-    return Unavailable(f"remote model {model!r} broke off before its answer was complete")
+def unreachable(whom: str) -> RequestError:
+    return Refused(f"{whom} cannot be reached")
 
 
-def too_late(model: str, timeout_s: float) -> RequestError:
-    return DeadlineExceeded(f"remote model {model!r} did not answer within {timeout_s * 1e3:.0f} ms")
+def broken_off(whom: str) -> RequestError:
+    return Unavailable(f"{whom} broke off before its answer was complete")
 
 
-def malformed(model: str, text: str) -> RequestError:
-    return Malformed(f"remote model {model!r} gave an answer that cannot be used{said(text)}")
+def too_late(whom: str, timeout_s: float) -> RequestError:
+    return DeadlineExceeded(f"{whom} did not answer within {timeout_s * 1e3:.0f} ms")
+
+
+def malformed(whom: str, text: str) -> RequestError:
+    return Malformed(f"{whom} gave an answer that cannot be used{said(text)}")
 
 
 def said(text: str | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 
 from asyncline.client.address import Address
-from asyncline.client.base import Connection, Description, Malformed, Refused, too_late
+from asyncline.client.base import Connection, Description, Malformed, Refused, remote_model, too_late
 from asyncline.client.budget import RetryBudget
 from asyncline.client.endpoints import Endpoint, Endpoints
 from asyncline.errors import DeadlineExceeded, LoadError, RequestError, Unavailable
@@ -114,7 +114,7 @@ class Pool:
             response = await self._connections[endpoint].infer(request, expires_at - began_at, binary=self._binary)
         except DeadlineExceeded:
             self._failed(endpoint, began_at, "took too long")
-            raise too_late(self.model, timeout_s) from None
+            raise too_late(remote_model(self.model), timeout_s) from None
         except _FAULTS as error:
             self._failed(endpoint, began_at, str(error))
             raise

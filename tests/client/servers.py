@@ -16,7 +16,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
-from asyncline.client.grpc import BytesCodec
+from asyncline.client.http2 import BytesCodec
 from asyncline.wire.oip import (
     InferRequest,
     InferResponse,

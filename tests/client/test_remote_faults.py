@@ -382,7 +382,7 @@ async def test_a_cancel_that_meets_the_end_of_the_connection_stays_a_cancel() ->
         await served.until(1)
         asked.cancel()
         (connection,) = pool._connections.values()
-        connection._channel._protocol.processor.close()  # type: ignore[attr-defined]  # as when it is lost
+        connection._peer._channel._protocol.processor.close()  # type: ignore[attr-defined]  # as when it is lost
         with pytest.raises(asyncio.CancelledError):
             await asked
 
