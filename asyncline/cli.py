@@ -213,6 +213,59 @@ def _advise(laid_out: Plan, sample: str | None, out: Console) -> None:
 
 
 @app.command()
+def call(
+    url: Annotated[str, typer.Argument(metavar="URL", help="http://host:8000, grpc://host:8001 or tcp://host:8002")],
+    graph: Annotated[str, typer.Argument(metavar="GRAPH", help="the graph's name")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FIELD...",
+            help="field=text, field:=json, field=@file; or a whole payload: @file, - for standard input, :=json, =text",
+        ),
+    ] = None,
+    timeout_ms: Annotated[float | None, typer.Option(help="deadline in milliseconds; default: the server's")] = None,
+    log_id: Annotated[str, typer.Option(help="what the server's log calls the request")] = "",
+    priority: Annotated[int, typer.Option(help="1 is the highest")] = 1,
+    token: Annotated[str | None, typer.Option(envvar="ASYNCLINE_AUTH_TOKEN", help="bearer token")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="print the parts of the answer as they come")] = False,
+    output: Annotated[
+        str, typer.Option(help="json: indented, long arrays summed up; raw: bytes, texts and arrays (.npy) as they are")
+    ] = "json",
+    file: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="write the bytes or the array (.npy) of the answer there")
+    ] = None,
+) -> None:
+    """Send one request to a server, and print its answer.
+
+    Exit codes: 1 the business refused it, 65 the request was wrong, 69 not available, 70 the server failed,
+    75 overloaded, 76 no answer of a server of ours, 77 token, 124 deadline.
+    """
+    if output not in ("json", "raw"):
+        raise SettingsError(f"--output {output!r}: use json or raw")
+    from asyncline.tools.call.arguments import read_payload
+    from asyncline.tools.call.call import call as run
+
+    def say(text: str) -> None:
+        console.print(f"[red]error:[/] {_escape(text)}", highlight=False, soft_wrap=True)
+
+    raise typer.Exit(
+        run(
+            url,
+            graph,
+            read_payload(words or []),
+            output="raw" if output == "raw" else "json",
+            file=file,
+            stream=stream,
+            say=say,
+            timeout=None if timeout_ms is None else timeout_ms / 1e3,
+            log_id=log_id,
+            priority=priority,
+            token=token,
+        )
+    )
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="the new folder; its last part names the graph")],
 ) -> None:
@@ -275,7 +328,7 @@ def main() -> None:
         sys.exit(Exit.CONFIG if isinstance(error, (SettingsError, GraphError)) else Exit.LOAD)
 
 
-def _escape(error: Exception) -> str:
+def _escape(text: object) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(str(text))

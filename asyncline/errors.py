@@ -66,6 +66,8 @@ class RequestError(AsynclineError):
     code: str | int = "op_error"
     traceback: str = ""
     """For the log only: where a hook raised in another process."""
+    was_refused: bool = False
+    """Of an error that a client gets: the request was refused at the door, or on its way there. Nothing was run."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -1,18 +1,57 @@
-"""Calls to other servers.
+"""Calls to other servers: to ours, and to models that others hold.
+
+async_client.py AsyncClient: the graphs of our servers, whatever the wire
+blocking.py     Client: the same for who has no event loop
+retry.py        whether and when a call is sent again, pure
+wires/          HTTP, gRPC, msgpack over TCP
+tcp.py          TcpConnection: one connection of the last
 
 remote.py       Remote: a model that another server holds, as an Op
 signature.py    what such a model takes and gives: samples to requests and back, pure
 pool.py         its endpoints: which one is asked, and when another
-endpoints.py    that choice, pure
-budget.py       how often a request may be sent again, pure
-address.py      an endpoint's address
 base.py         Connection: the contract of a way to an endpoint
-rest.py         the Open Inference Protocol over HTTP, by aiohttp
-grpc.py         the same over gRPC, by grpclib
+rest.py         the Open Inference Protocol over HTTP
+grpc.py         the same over gRPC
 
-aiohttp and grpclib are imported when a connection is made.
+endpoints.py    which of several servers is asked, pure
+budget.py       how often requests may be sent again, pure
+address.py      a server's address
+http.py         HttpPeer: HTTP requests to one server, by aiohttp
+http2.py        GrpcPeer: gRPC calls to one server, by grpclib
+
+Whatever is heavy is imported when it is first needed, and only Remote needs the engine.
 """
 
-from asyncline.client.remote import Remote
+from __future__ import annotations
 
-__all__ = ["Remote"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncline.client.async_client import AsyncClient
+    from asyncline.client.base import Malformed, Refused
+    from asyncline.client.blocking import Client
+    from asyncline.client.remote import Remote
+
+__all__ = ["AsyncClient", "Client", "Malformed", "Refused", "Remote"]
+
+_HOMES = {
+    "AsyncClient": "async_client",
+    "Client": "blocking",
+    "Malformed": "base",
+    "Refused": "base",
+    "Remote": "remote",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

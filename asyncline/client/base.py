@@ -19,6 +19,8 @@ MESSAGE_CHARACTERS = 200
 class Refused(Unavailable):
     """Nothing was run: the endpoint could not be reached, or had no room. Another may be asked instead."""
 
+    was_refused = True
+
 
 class Malformed(OpError):
     """The endpoint's answer is none of the protocol's, or does not fit the request."""

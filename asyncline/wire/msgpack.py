@@ -1,4 +1,9 @@
-"""Msgpack bodies: the same values as JSON, with bytes as they are."""
+"""Msgpack bodies: the same values as JSON, with bytes as they are.
+
+Arrays are lists, or, where both sides know of it, extensions of type 1: the data is msgpack [dtype, shape, bytes],
+row-major and little-endian, the dtypes those of `frame.values.DTYPES`. In a request they are always understood; an
+answer has them where `Accept` says `application/msgpack;tensor=ext`.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +13,42 @@ import msgpack
 import numpy as np
 
 from asyncline.errors import BadRequest, OpError
+from asyncline.wire.frame.values import DTYPES, dtype_name, tensor_from
+
+TENSOR = 1
+"""The extension type of an array."""
+TENSORS = "tensor=ext"
+"""The parameter of the media type with which arrays are asked for as such."""
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes | memoryview, *, any_keys: bool = False) -> Any:
     """Parse a msgpack body; nothing in it is code.
 
+    :param any_keys: keys of maps need not be texts; for answers: a stranger could choose such as all hash alike.
+    :returns: arrays are read-only views of what was received.
     :raises BadRequest: it is no msgpack.
     """
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True)
+        return msgpack.unpackb(data, raw=False, strict_map_key=not any_keys, ext_hook=_extension)
+    except BadRequest:
+        raise
     except Exception as error:  # msgpack raises many kinds, ValueError and its own
         raise BadRequest(f"the body is no msgpack: {str(error) or type(error).__name__}") from None
 
 
-def encode(value: Any) -> bytes:
-    """Write an answer: arrays as lists.
+def encode(value: Any, *, tensors: bool = False) -> bytes:
+    """Write an answer, or a request.
 
+    :param tensors: arrays as extensions, not as lists.
     :raises OpError: it holds something that msgpack cannot carry.
     """
     try:
-        return bytes(msgpack.packb(value, default=_default, use_bin_type=True))
-    except (TypeError, ValueError, OverflowError, BufferError) as error:
+        return bytes(msgpack.packb(value, default=_tensor if tensors else _plain, use_bin_type=True))
+    except (TypeError, ValueError, OverflowError, BufferError, RecursionError) as error:
         raise OpError(f"the answer cannot be written as msgpack: {error}") from error
 
 
-def _default(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
@@ -40,3 +56,22 @@ def _default(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return list(value)
     raise TypeError(f"a {type(value).__name__} has no msgpack form")
+
+
+def _tensor(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return _plain(value)
+    name = dtype_name(value.dtype)
+    if name is None:
+        return value.tolist()
+    data = np.ascontiguousarray(value, DTYPES[name]).reshape(-1).view(np.uint8).data
+    return msgpack.ExtType(TENSOR, msgpack.packb([name, value.shape, data], use_bin_type=True))
+
+
+def _extension(code: int, data: bytes) -> Any:
+    if code != TENSOR:
+        return msgpack.ExtType(code, data)
+    said = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    if type(said) is not list or len(said) != 3 or type(said[2]) is not bytes:
+        raise BadRequest("a tensor is no [dtype, shape, bytes]")
+    return tensor_from(*said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgpack as reference
@@ -14,6 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 
 from asyncline import BadRequest, OpError
 from asyncline.wire import msgpack
+from asyncline.wire.frame.values import DTYPES
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -141,3 +143,47 @@ def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
         msgpack.decode(body)
     except BadRequest as error:
         assert error.message
+
+
+# -- arrays as extensions
+
+
+@given(array=arrays(scalar_dtypes(), array_shapes(min_dims=0, max_dims=3, min_side=0)))
+def test_an_array_travels_as_it_is_where_both_sides_know_of_it(array: np.ndarray[Any, Any]) -> None:
+    if array.dtype.newbyteorder("<") not in DTYPES.values():
+        return  # dates, say: lists, as ever
+    found = msgpack.decode(msgpack.encode({"x": array}, tensors=True))["x"]
+    assert (found.dtype, found.shape) == (array.dtype.newbyteorder("<"), array.shape)
+    np.testing.assert_array_equal(found, array)
+    assert not found.flags.writeable and found.flags.aligned
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["object", [1], b"12345678"], "unknown dtype"),
+        (["float32", [-1], b""], "no list of lengths"),
+        (["float32", [2], b"1234"], "is 8 bytes, got 4"),
+        (["float32", [2**40, 2**40], b""], "too large"),
+        (["bool", [1], b"\x02"], "neither 0 nor 1"),
+        (["float32", [1], "text"], "is no [dtype, shape, bytes]"),
+        ({"dtype": "float32"}, "is no [dtype, shape, bytes]"),
+    ],
+)
+def test_an_extension_that_is_no_array_is_refused(said: Any, message: str) -> None:
+    body = reference.packb(reference.ExtType(msgpack.TENSOR, reference.packb(said)))
+    with pytest.raises(BadRequest, match=re.escape(message)):
+        msgpack.decode(body)
+
+
+def test_an_array_in_an_array_of_the_extension_is_refused() -> None:
+    inner = reference.ExtType(msgpack.TENSOR, reference.packb(["uint8", [1], b"1"]))
+    with pytest.raises(BadRequest, match="unknown dtype"):
+        msgpack.decode(reference.packb(reference.ExtType(msgpack.TENSOR, reference.packb([inner, [1], b"1"]))))
+
+
+def test_only_who_trusts_the_other_side_takes_keys_that_are_no_texts() -> None:
+    body = msgpack.encode({1: "a"})
+    assert msgpack.decode(body, any_keys=True) == {1: "a"}
+    with pytest.raises(BadRequest):
+        msgpack.decode(body)

@@ -283,7 +283,8 @@ class RestTransport(Transport):
         if error is None:
             try:
                 if accept is not None and MSGPACK in accept:
-                    return Answer(200, msgpack.encode(item.value), MSGPACK, ids, close=self._draining)
+                    packed = msgpack.encode(item.value, tensors=msgpack.TENSORS in accept)
+                    return Answer(200, packed, MSGPACK, ids, close=self._draining)
                 return Answer(200, json.encode(item.value), JSON, ids, close=self._draining)
             except RequestError as unwritable:
                 error = unwritable

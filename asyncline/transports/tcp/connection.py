@@ -328,7 +328,7 @@ class Connection(asyncio.BufferedProtocol):
         self._write(messages.encode_error(stream, error, item.data_id))
 
     def _refuse(self, stream: int, error: RequestError) -> None:
-        self._write(messages.encode_error(stream, error, next(self._engine.ids)))
+        self._write(messages.encode_error(stream, error, next(self._engine.ids), was_refused=True))
 
     # -- writing ------------------------------------------------------------------------------------
 

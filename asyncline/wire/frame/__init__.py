@@ -22,7 +22,8 @@
     2  CALL    client   [graph, options, value]. The options are a map; each may be left out: {"timeout_ms": number,
                         "log_id": at most 128 printable ASCII characters, "priority": 1 is the highest, "traceparent"}
     3  RESULT  server   [data_id, value]: the answer
-    4  ERROR   server   {"status", "code", "message", "request_id", "retry_after_s"?}: why there is none
+    4  ERROR   server   {"status", "code", "message", "request_id", "retry_after_s"?, "refused"?}: why there is none.
+                        Refused, true, is a CALL of which nothing was run: it may be sent again
     5  CANCEL  client   nothing: nobody waits for the answer any more
     6  GOAWAY  server   {"status", "code", "message", "retry_after_s"?}. The stream is 0
 

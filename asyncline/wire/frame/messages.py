@@ -205,8 +205,12 @@ def decode_result(header: bytes, body: memoryview | None) -> Any:
 # -- ERROR and GOAWAY
 
 
-def encode_error(stream: int, error: RequestError, request_id: int) -> list[Buffer]:
-    return frame(decoder.ERROR, stream, msgpack.packb({**_said(error), "request_id": str(request_id)}))
+def encode_error(stream: int, error: RequestError, request_id: int, *, was_refused: bool = False) -> list[Buffer]:
+    """:param was_refused: at the door: nothing was run."""
+    said = {**_said(error), "request_id": str(request_id)}
+    if was_refused:
+        said["refused"] = True
+    return frame(decoder.ERROR, stream, msgpack.packb(said))
 
 
 def encode_goaway(error: RequestError) -> list[Buffer]:
@@ -236,14 +240,24 @@ def decode_error(header: bytes) -> RequestError:
     code = said.get("code", status)
     if type(code) not in (str, int):
         raise BadRequest("ERROR: code: expected a text or a number")
+    retry_after_s = said.get("retry_after_s")
+    error = error_of(status, code, message, retry_after_s if type(retry_after_s) is int else None)
+    error.was_refused = said.get("refused") is True
+    if type(request_id := said.get("request_id")) is str:
+        error.add_note(f"request {request_id}")
+    return error
+
+
+def error_of(status: str, code: int | str, message: str, retry_after_s: int | None = None) -> RequestError:
+    """The error that a server says there was.
+
+    :param status: one of STATUSES, or nothing known.
+    """
     kind = STATUSES.get(status, RequestError)
     error = kind(code, message) if issubclass(kind, ProductError) else kind(message)
     error.code = code
-    retry_after_s = said.get("retry_after_s")
-    if type(retry_after_s) is int and hasattr(error, "retry_after_s"):
+    if retry_after_s is not None and hasattr(error, "retry_after_s"):
         error.retry_after_s = retry_after_s
-    if type(request_id := said.get("request_id")) is str:
-        error.add_note(f"request {request_id}")
     return error
 
 

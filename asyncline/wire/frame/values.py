@@ -99,11 +99,8 @@ class Encoder:
     def _other(self, value: Any) -> Any:
         """What stands for a value that msgpack does not know."""
         if isinstance(value, np.ndarray):
-            name = _NAMES.get(value.dtype)
-            if name is None:
-                little = value.dtype.newbyteorder("<")
-                return self._other(value.astype(little)) if little in _NAMES else value.tolist()
-            return self._tensor(name, value)
+            name = dtype_name(value.dtype)
+            return value.tolist() if name is None else self._tensor(name, value.astype(DTYPES[name], copy=False))
         if isinstance(value, np.generic):
             return value.item()
         if isinstance(value, (set, frozenset)):
@@ -208,15 +205,8 @@ class _Sections:
         return self._body[offset : offset + nbytes]
 
     def _tensor(self, offset: int, name: Any, shape: Any) -> Array:
-        if type(name) is not str or name not in DTYPES:
-            raise BadRequest(f"a tensor of an unknown dtype: use one of {', '.join(DTYPES)}")
-        dtype = DTYPES[name]
-        if type(shape) is not list or not all(map(_is_length, shape)):
-            raise BadRequest("a shape is no list of lengths")
-        section = self._section(offset, count(shape) * dtype.itemsize)
-        if name == "bool" and section.nbytes and np.frombuffer(section, np.uint8).max() > 1:
-            raise BadRequest("a bool is neither 0 nor 1")
-        return np.ndarray(shape, dtype, section)
+        dtype, nbytes = _check_tensor(name, shape)
+        return _array(dtype, shape, self._section(offset, nbytes))
 
     def _value(self, section: memoryview) -> Any:
         if self.has_value:
@@ -232,6 +222,38 @@ class _Sections:
 
 def _without_body(code: int, data: bytes) -> Any:
     return _Sections(memoryview(b""))(code, data)
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str | None:
+    """What a dtype is called here, in whatever byte order; None where there are no tensors of it."""
+    return _NAMES.get(dtype) or _NAMES.get(dtype.newbyteorder("<"))
+
+
+def tensor_from(name: Any, shape: Any, data: bytes) -> Array:
+    """A read-only array over `data`.
+
+    :raises BadRequest: there is no such dtype or shape, or `data` is not as long as they say.
+    """
+    dtype, nbytes = _check_tensor(name, shape)
+    if len(data) != nbytes:
+        raise BadRequest(f"a tensor {name} of shape {shape} is {nbytes} bytes, got {len(data)}")
+    return _array(dtype, shape, memoryview(data))
+
+
+def _check_tensor(name: Any, shape: Any) -> tuple[np.dtype[Any], int]:
+    """The dtype, and how many bytes that is."""
+    if type(name) is not str or name not in DTYPES:
+        raise BadRequest(f"a tensor of an unknown dtype: use one of {', '.join(DTYPES)}")
+    if type(shape) is not list or not all(map(_is_length, shape)):
+        raise BadRequest("a shape is no list of lengths")
+    dtype = DTYPES[name]
+    return dtype, count(shape) * dtype.itemsize
+
+
+def _array(dtype: np.dtype[Any], shape: Sequence[int], data: memoryview) -> Array:
+    if dtype.kind == "b" and data.nbytes and np.frombuffer(data, np.uint8).max() > 1:
+        raise BadRequest("a bool is neither 0 nor 1")
+    return np.ndarray(shape, dtype, data)
 
 
 def _is_long(value: Any) -> bool:
