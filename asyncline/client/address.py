@@ -35,7 +35,9 @@ class Address:
         if not known or parts.hostname is None:
             raise ValueError(f"{text!r} is no endpoint: write {' or '.join(EXAMPLES[kind] for kind in kinds)}")
         if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError(f"endpoint {parts.hostname!r}: expected host and port only; credentials go into headers=")
+            raise ValueError(
+                f"endpoint {parts.hostname!r}: expected host and port only; credentials go into headers= or token="
+            )
         try:
             port = parts.port or PORTS[parts.scheme]
         except ValueError:
@@ -45,7 +47,7 @@ class Address:
             raise ValueError(f"endpoint {text!r} has no port: write {parts.scheme}://{parts.hostname}:{example}")
         path = parts.path.rstrip("/")
         if path and not parts.scheme.startswith("http"):
-            raise ValueError(f"endpoint {text!r} has a path, which {parts.scheme.removesuffix('s')} has not")
+            raise ValueError(f"endpoint {text!r} has a path, which only HTTP has")
         return cls(parts.scheme, parts.hostname, port, path)
 
     @classmethod

@@ -133,8 +133,8 @@ class AsyncClient:
     ) -> AsyncGenerator[Any, None]:
         """Run one request and yield the parts of its answer as they come: `async for part in client.stream(...)`.
 
-        Leaving the loop cancels the request at the server, when the generator is closed at the latest. Sent again it is,
-        as a call is, only until the first part.
+        Leaving the loop, or closing the generator, cancels the request at the server. It is sent again, as a call is,
+        until the first part only.
 
         :param timeout: seconds, of all parts together.
         :raises RequestError: what became of it instead, perhaps after some parts.

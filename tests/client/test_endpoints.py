@@ -51,7 +51,7 @@ def test_an_address_is_written_as_it_may_be_read() -> None:
         ("http://host?a=1", "expected host and port only"),
         ("grpc://host", "endpoint 'grpc://host' has no port: write grpc://host:8001"),
         ("grpc://host:99999", "has no port"),
-        ("grpc://host:8001/a", "endpoint 'grpc://host:8001/a' has a path, which gRPC has not"),
+        ("grpc://host:8001/a", "endpoint 'grpc://host:8001/a' has a path, which only HTTP has"),
     ],
 )
 def test_what_is_no_address_says_what_is_wrong(text: str, words: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from asyncline.client.address import Address
 from asyncline.client.base import Malformed
-from asyncline.client.http import HttpAnswer, HttpPeer
+from asyncline.client.http import HttpAnswer, HttpPeer, Parts
 from asyncline.client.wires.base import GRACE_S, Call, Wire, WireSettings, context
 from asyncline.errors import BadRequest, OpError, RequestError
 from asyncline.wire import json, msgpack
@@ -55,7 +55,6 @@ class HttpWire(Wire):
         except OpError as error:
             raise BadRequest(error.message.replace("the answer", "the request")) from None
         headers = {
-            "Content-Type": MSGPACK,
             "Accept": f"{MSGPACK};{msgpack.TENSORS}",
             "X-Timeout-Ms": str(max(1, round(timeout_s * 1e3))),
         }
@@ -67,7 +66,9 @@ class HttpWire(Wire):
             headers["traceparent"] = call.traceparent
         expires_at = self._loop.time() + timeout_s + GRACE_S
         path = f"/{quote(call.graph, safe='')}"
-        answer = await self._peer.send("POST", path, self._whom, expires_at, data=body, headers=headers)
+        answer = await self._peer.send(
+            "POST", path, self._whom, expires_at, data=Parts((body,), len(body), MSGPACK), headers=headers
+        )
         if answer.status != 200:
             raise self._error(answer)
         try:
