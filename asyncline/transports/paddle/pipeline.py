@@ -1,0 +1,61 @@
+"""Pipeline: the served graph, as Paddle's clients see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncline.engine.engine import Engine
+from asyncline.engine.item import Item
+from asyncline.errors import NotFound, RequestError, public_message
+from asyncline.transports.paddle.fields import prepared
+from asyncline.transports.paddle.results import packed
+from asyncline.wire.paddle import ErrNo, PipelineRequest, PipelineResponse, number_of
+
+
+class Pipeline:
+    """The way of a request into the graph, and of its outcome out.
+
+    The service's name is the graph's. A graph whose Request says `takes_pipeline` gets the PipelineRequest as it came;
+    any other gets its values, each as its field takes it, or all of them as one dict where the Request is bare. An
+    answer that is a PipelineResponse goes out as it is.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._name = engine.graph.name
+        self._fields = engine.graph.request.fields
+        # Of the class: a Request takes any unknown attribute for a field.
+        self._takes_pipeline = getattr(type(engine.graph.request), "takes_pipeline", False)
+
+    def payload(self, request: PipelineRequest) -> Any:
+        """What `Engine.begin` takes.
+
+        :raises NotFound: the request names another service.
+        :raises BadRequest: a value is missing, or cannot be what its field is.
+        """
+        if request.name and request.name != self._name:
+            raise NotFound("Failed to inference: Service name error.")
+        if self._takes_pipeline:
+            return request
+        values = request.values()
+        return prepared(values, self._fields) if self._fields else values
+
+    @staticmethod
+    def log_id(request: PipelineRequest) -> str:
+        """For `Engine.begin`."""
+        return str(request.logid) if request.logid else ""
+
+    def response(self, request: PipelineRequest, item: Item) -> PipelineResponse:
+        """What became of the request."""
+        if item.error is not None:
+            return self.failure(item.error)
+        if isinstance(item.value, PipelineResponse):
+            return item.value
+        try:
+            return packed(item.value, request)
+        except RequestError as error:
+            return PipelineResponse(ErrNo.TYPE_ERROR, public_message(error))
+
+    @staticmethod
+    def failure(error: RequestError) -> PipelineResponse:
+        """An error as an answer."""
+        return PipelineResponse(number_of(error), public_message(error))

@@ -1,0 +1,50 @@
+"""An answer of a graph, as Paddle's ResponseOp would pack it.
+
+    str               as it is
+    an array          as Python prints it; where the client sent tensors, as a tensor too
+    bytes             base64
+    anything else     JSON
+
+An object has a value for each key; any other answer has the one key `output`.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from asyncline.errors import OpError, RequestError
+from asyncline.wire import json
+from asyncline.wire.paddle import ElemType, PaddleTensor, PipelineRequest, PipelineResponse, printed
+
+LONE = "output"
+"""The key of an answer that is no object."""
+
+
+def packed(answer: Any, request: PipelineRequest) -> PipelineResponse:
+    """:raises OpError: a value has no form in text; names it."""
+    response = PipelineResponse()
+    # As bytes, if that is how the client sends its own.
+    kind = ElemType.BYTES if any(tensor.elem_type is ElemType.BYTES for tensor in request.tensors) else None
+    for name, value in (answer if isinstance(answer, Mapping) else {LONE: answer}).items():
+        response.key.append(str(name))
+        try:
+            response.value.append(_text(value))
+        except RequestError as error:
+            raise OpError(f"output {str(name)[:64]!r}: {error.message}") from error
+        if request.tensors and isinstance(value, np.ndarray):
+            response.tensors.append(PaddleTensor(str(name), value, kind if value.dtype.kind in "biuf" else None))
+    return response
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, np.ndarray):
+        return printed.write(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return b64encode(value).decode()
+    return json.encode(value).decode()
