@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy import array, bool_, float16, float32, int64, uint8  # noqa: F401  # for what is evaluated below
 
-from asyncline.errors import BadRequest
+from asyncline.errors import BadRequest, OpError
 from asyncline.wire.paddle import printed
 
 ARRAYS = [
@@ -44,6 +44,12 @@ def test_what_is_written_is_what_clients_evaluate(given: Any) -> None:
     if given.ndim == 1 or given.size:
         evaluated = eval(text, known)
         assert evaluated.dtype == given.dtype and np.array_equal(evaluated, given, equal_nan=given.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("given", [np.array([object()]), np.array([1j]), np.array(["2026-01-01"], "M8[D]")])
+def test_an_array_of_anything_else_has_no_text(given: Any) -> None:
+    with pytest.raises(OpError):
+        printed.write(given)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@
     fields.py     values of a request, as the Request's fields take them
     results.py    an answer of a graph, as Paddle's ResponseOp would pack it
 
-    pipeline.check(request)                             # is it for us?
+    request = decode_request(...)                       # wire/paddle
     item = engine.begin(pipeline.payload(request), log_id=pipeline.log_id(request), ...)
-    response = pipeline.response(request, item)         # of whatever outcome
+    pipeline.answer(request, item, encode_response)     # of whatever outcome
+    pipeline.refusal(error, encode_response)            # where decoding or `payload` raised
 
 Whatever becomes of a request that could be read is a PipelineResponse, and on the wire a success: `err_no` says what
 went wrong. What is refused at the door (overload, drain, size, token) is an error of the wire itself.

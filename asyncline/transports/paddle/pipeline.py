@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
-from asyncline.errors import NotFound, RequestError, public_message
+from asyncline.errors import NotFound, OpError, RequestError, public_message
 from asyncline.transports.paddle.fields import prepared
 from asyncline.transports.paddle.results import packed
 from asyncline.wire.paddle import ErrNo, PipelineRequest, PipelineResponse, number_of
+
+Encode = Callable[[PipelineResponse], bytes]
 
 
 class Pipeline:
@@ -44,18 +47,29 @@ class Pipeline:
         """For `Engine.begin`."""
         return str(request.logid) if request.logid else ""
 
-    def response(self, request: PipelineRequest, item: Item) -> PipelineResponse:
-        """What became of the request."""
+    def answer(self, request: PipelineRequest, item: Item, encode: Encode) -> bytes:
+        """What became of the request, encoded."""
         if item.error is not None:
-            return self.failure(item.error)
-        if isinstance(item.value, PipelineResponse):
-            return item.value
+            return self.refusal(item.error, encode)
         try:
-            return packed(item.value, request)
+            if isinstance(item.value, PipelineResponse):
+                return encode(_checked(item.value))
+            return encode(packed(item.value, request))
         except RequestError as error:
-            return PipelineResponse(ErrNo.TYPE_ERROR, public_message(error))
+            return encode(PipelineResponse(ErrNo.TYPE_ERROR, public_message(error)))
 
     @staticmethod
-    def failure(error: RequestError) -> PipelineResponse:
-        """An error as an answer."""
-        return PipelineResponse(number_of(error), public_message(error))
+    def refusal(error: RequestError, encode: Encode) -> bytes:
+        """An error as an answer, encoded."""
+        return encode(PipelineResponse(number_of(error), public_message(error)))
+
+
+def _checked(response: PipelineResponse) -> PipelineResponse:
+    """:raises OpError: it holds what no message does."""
+    if type(response.err_no) is bool or not isinstance(response.err_no, int) or not -(2**31) <= response.err_no < 2**31:
+        raise OpError(f"the response's err_no is no 32-bit integer: {str(response.err_no)[:32]}")
+    for name, texts in (("err_msg", [response.err_msg]), ("key", response.key), ("value", response.value)):
+        for text in texts:
+            if not isinstance(text, str):
+                raise OpError(f"the response's {name} has a {type(text).__name__}, expected str")
+    return response

@@ -6,10 +6,10 @@ import asyncio
 import hmac
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.resources import files
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from aiohttp import ClientConnectionError, web
 from aiohttp.http import HttpProcessingError
@@ -38,6 +38,7 @@ from asyncline.transports.rest.body import BodyDecoder
 from asyncline.transports.rest.connection import Connection
 from asyncline.transports.rest.events import EVENTS, EventStream
 from asyncline.transports.rest.openapi import openapi
+from asyncline.transports.rest.paddle import PaddleRoute
 from asyncline.wire import json, msgpack
 
 log = logging.getLogger("asyncline.rest")
@@ -47,6 +48,7 @@ DOCS = files("asyncline.transports.rest").joinpath("docs.html").read_bytes()
 _LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
+_T = TypeVar("_T")
 Page = Callable[[web.BaseRequest], Awaitable[Answer]]
 
 
@@ -89,6 +91,7 @@ class RestTransport(Transport):
             "/docs": (self._docs, False),
             "/metrics": (self._metrics_page, True),
         }
+        self._paddle = PaddleRoute(engine, self)
         self._draining = False
         self._listener = Listener(guard, "rest", self._connect)
         self._server: web.Server | None = None
@@ -137,6 +140,8 @@ class RestTransport(Transport):
         try:
             if path == self._graph_path and request.method == "POST":
                 return await self._infer(request)
+            if (found := self._paddle.match(path)) is not None:
+                return await self._paddle(request, *found)
             page, secret = self._page(path, request.method)
             if secret:
                 self._authenticate(request)
@@ -175,31 +180,17 @@ class RestTransport(Transport):
 
     async def _infer(self, request: web.BaseRequest) -> Answer | EventStream:
         headers = request.headers
-        if self._token is not None:
-            self._authenticate(request)
         engine = self._engine
-        if engine.state != "ready":
-            engine.note_rejected(refusal := Unavailable(f"the server is {engine.state}"))
-            raise refusal
-        length = request.content_length
-        if length is not None and length > self._max_body:
-            raise TooLarge(f"a body of {length} bytes is over the limit of {self._max_body}")
-        if "Content-Encoding" in headers:
-            raise Unsupported("a compressed body is not accepted: send it as it is")
-        # A body without a length may be as long as the limit. The budget is taken before it is read.
-        reserved = length if length is not None else self._max_body if request.can_read_body else 0
-        try:
-            engine.admission.reserve(reserved)
-        except RequestError as error:
-            engine.note_rejected(error)
-            raise
+        reserved = self.admit(request)
         try:
             kind = headers.get("Content-Type", "")
-            if request.content.is_eof() and not kind.startswith("multipart/"):
+            if kind.startswith("multipart/"):
+                payload = await self._receive(request, self._read_form)
+            elif request.content.is_eof():
                 # Nearly always it came in one piece with its head: nothing to wait for, so no timer.
-                payload = self._decode(request.content.read_nowait(), kind)
+                payload = self._decoder.decode(self._whole(request.content.read_nowait()), kind)
             else:
-                payload = await self._receive(request, kind)
+                payload = self._decoder.decode(await self._receive(request, self._read_whole), kind)
             log_id = headers.get("X-Log-Id", "")
             if log_id and not _LOG_ID.fullmatch(log_id):
                 raise BadRequest("header X-Log-Id: expected at most 128 printable ASCII characters")
@@ -228,14 +219,69 @@ class RestTransport(Transport):
             return events
         return self._answer(item, accept)
 
-    async def _receive(self, request: web.BaseRequest, kind: str) -> Any:
-        """Wait for the rest of the body, within bounds, and decode it."""
+    # -- for the routes
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining
+
+    def admit(self, request: web.BaseRequest) -> int:
+        """Let a request in; the bytes of the budget that it holds until they are released.
+
+        :raises RequestError: it is refused at the door.
+        """
+        if self._token is not None:
+            self._authenticate(request)
+        engine = self._engine
+        if engine.state != "ready":
+            engine.note_rejected(refusal := Unavailable(f"the server is {engine.state}"))
+            raise refusal
+        length = request.content_length
+        if length is not None and length > self._max_body:
+            raise TooLarge(f"a body of {length} bytes is over the limit of {self._max_body}")
+        if "Content-Encoding" in request.headers:
+            raise Unsupported("a compressed body is not accepted: send it as it is")
+        # A body without a length may be as long as the limit. The budget is taken before it is read.
+        reserved = length if length is not None else self._max_body if request.can_read_body else 0
+        try:
+            engine.admission.reserve(reserved)
+        except RequestError as error:
+            engine.note_rejected(error)
+            raise
+        return reserved
+
+    async def body(self, request: web.BaseRequest) -> bytes:
+        """The whole body of a request that was let in.
+
+        :raises RequestError: it is malformed, too large or too slow.
+        """
+        if request.content.is_eof():
+            return self._whole(request.content.read_nowait())
+        return await self._receive(request, self._read_whole)
+
+    def options(self, headers: Mapping[str, str]) -> dict[str, Any]:
+        """What the headers say to `Engine.begin`, beside the log_id.
+
+        :raises BadRequest: one is malformed.
+        """
+        return {
+            "timeout_s": self._timeout_s(headers.get("X-Timeout-Ms")),
+            "traceparent": self._traceparent(headers.get("traceparent")),
+            "priority": self._priority(headers.get("X-Priority")),
+        }
+
+    def about(self, item: Item) -> str:
+        """Headers that tell an Item's ids, and where its time went."""
+        return id_lines(item) + self._timing.header(item)
+
+    async def _receive(self, request: web.BaseRequest, read: Callable[[web.BaseRequest], Awaitable[_T]]) -> _T:
+        """Wait for the rest of the body, within bounds."""
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection = cast(Connection, request.protocol)
         try:
             async with connection.receiving(request.content):
-                return await self._read(request, kind)
+                return await read(request)
         except TimeoutError:
             raise SlowClient(self._limits.slow_upload) from None
         except (HttpProcessingError, web.RequestPayloadError, ClientConnectionError) as error:
@@ -243,18 +289,19 @@ class RestTransport(Transport):
         finally:
             connection.received()
 
-    async def _read(self, request: web.BaseRequest, kind: str) -> Any:
+    async def _read_form(self, request: web.BaseRequest) -> Any:
+        return await self._decoder.form(request, self._max_body)
+
+    async def _read_whole(self, request: web.BaseRequest) -> bytes:
         try:
-            if kind.startswith("multipart/"):
-                return await self._decoder.form(request, self._max_body)
-            return self._decode(await request.read(), kind)
+            return self._whole(await request.read())
         except web.HTTPRequestEntityTooLarge:
             raise TooLarge(f"the body is over the limit of {self._max_body} bytes") from None
 
-    def _decode(self, body: bytes, kind: str) -> Any:
+    def _whole(self, body: bytes) -> bytes:
         if len(body) > self._max_body:
             raise TooLarge(f"the body is over the limit of {self._max_body} bytes")
-        return self._decoder.decode(body, kind)
+        return body
 
     def _priority(self, header: str | None) -> int:
         if header is None:
@@ -278,7 +325,7 @@ class RestTransport(Transport):
         return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
     def _answer(self, item: Item, accept: str | None) -> Answer:
-        ids = id_lines(item) + self._timing.header(item)
+        ids = self.about(item)
         error = item.error
         if error is None:
             try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from asyncline.errors import BadRequest
+from asyncline.errors import BadRequest, OpError
 from asyncline.wire.oip.datatypes import MOST_STRINGS, count, from_strings
 
 Array = np.ndarray[Any, Any]
@@ -55,9 +55,14 @@ def parse(text: str) -> Array:
 
 
 def write(array: Array) -> str:
-    """The array as it is printed, in one line and with all elements."""
-    name = array.dtype.name
-    if name in DTYPES and array.ndim and (array.dtype.kind != "f" or np.isfinite(array).all()):
+    """The array as it is printed, in one line and with all elements.
+
+    :raises OpError: it holds neither numbers nor strings.
+    """
+    name, kind = array.dtype.name, array.dtype.kind
+    if kind not in "biufSUO" or (kind == "O" and not all(isinstance(each, str | bytes) for each in array.flat)):
+        raise OpError(f"an array of {name} with something other than numbers and strings has no text")
+    if name in DTYPES and array.ndim and (kind != "f" or np.isfinite(array).all()):
         text = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY).decode()
         text = text.replace(",", ", ")
         if name == "bool":
@@ -66,8 +71,8 @@ def write(array: Array) -> str:
         text = str(array.tolist())
     if array.size == 0 and array.ndim != 1:
         text = f"[], shape={array.shape}"
-    if array.dtype.kind in "SUO":
-        name = "object" if array.dtype.kind == "O" else repr(array.dtype.str)
+    if kind in "SUO":
+        name = "object" if kind == "O" else repr(array.dtype.str)
     return f"array({text})" if name in _UNSAID and array.size else f"array({text}, dtype={name})"
 
 
