@@ -3,6 +3,7 @@
 base.py   contract of a transport: start, close, wait_closed
 guard/    who may connect, and when a connection is ended: for all of them
 oip/      the Open Inference Protocol, what its wires share
+paddle/   Paddle Serving's pipelines, what their wires share
 rest/     HTTP/1.1 by aiohttp
 tcp/      msgpack over TCP
 """

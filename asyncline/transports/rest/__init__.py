@@ -4,7 +4,11 @@
     connection.py  aiohttp's protocol, with the limits of the connection guard
     body.py        a request body, of whatever media type, to a payload
     answer.py      an outcome to a response; the table from codes to HTTP statuses
+<<<<<<< HEAD
     events.py      an answer in parts, as server-sent events
+=======
+    paddle.py      PaddleRoute: POST /{name}/{method}, as Paddle Serving's REST gateway has it
+>>>>>>> 531b020 (The docstrings name Paddle's parts)
     openapi.py     /openapi.json, made from the Request's fields
     docs.html      /docs: one self-contained page that reads /openapi.json
 
