@@ -16,7 +16,7 @@ from asyncline.graph.collate import Collate
 from asyncline.graph.fields import DTYPES, Tensor
 from asyncline.graph.op import Op, snake_case
 from asyncline.graph.outcomes import Rows
-from asyncline.graph.request import Input, Request
+from asyncline.graph.request import FieldInput, Input, Request
 
 
 class Model(Op):
@@ -82,6 +82,8 @@ class Model(Op):
         if problem:
             raise GraphError(f"op {name!r}: {problem}")
         self._open_lengths = any(-1 in tensor.row for tensor in tensors)
+        if type(self).preprocess is Model.preprocess and not rows and all(map(_is_checked, inputs, tensors)):
+            self.preprocess = None  # type: ignore[method-assign, assignment]  # as a hook is left out
 
     def load_model(self, device: str) -> Session:
         session = self._kind.open(device, self.settings.session_threads, self.info, self.settings.precision)
@@ -166,6 +168,14 @@ def request_for(source: Source, info: ModelInfo | None = None, *, rows: bool = F
     """
     tensors = (describe(source) if info is None else info).inputs
     return Request(**{tensor.name: tensor.rows_field if rows else tensor.field for tensor in tensors})
+
+
+def _is_checked(value: Input, tensor: TensorInfo) -> bool:
+    """Whether the Request has checked it already, by the same field."""
+    if not isinstance(value, FieldInput) or type(value.request).unpack is not Request.unpack:
+        return False
+    field = value.request.fields[value.name]
+    return type(field) is Tensor and field.required and (field.dtype, field.shape) == (tensor.dtype, tensor.row)
 
 
 class _Together(Collate):

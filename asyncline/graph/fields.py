@@ -265,6 +265,8 @@ class Tensor(Field):
 
     def _shaped(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         expected = self.shape
+        if array.shape == expected:
+            return array
         if array.ndim == len(expected) and all(e in (-1, n) for e, n in zip(expected, array.shape, strict=True)):
             return array
         if array.ndim == 1 and expected.count(-1) <= 1 and len(expected) > 1:

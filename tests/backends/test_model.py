@@ -190,6 +190,39 @@ def test_a_file_of_one_batch_size_runs_full_or_filled_up(tmp_path: Path) -> None
     np.testing.assert_allclose(results, rows @ onnx_models.WEIGHTS, rtol=1e-5)
 
 
+def test_what_its_request_has_checked_is_not_checked_again(linear: Path) -> None:
+    assert Model(linear).hook("preprocess") is None
+    assert Model(linear, Request(x=Tensor("FP32", [4])).x).hook("preprocess") is None
+
+
+class Raw(Request):
+    def unpack(self, payload: Any) -> Any:
+        return payload
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(x=Tensor("FP32", [-1])),
+        Request(x=Tensor("FP64", [4])),
+        Request(x=Tensor("FP32", [4], default=None)),
+        Raw(x=Tensor("FP32", [4])),
+    ],
+)
+def test_what_its_request_checks_otherwise_is_checked_again(linear: Path, request_: Request) -> None:
+    bad, good = submit(Graph("iris", Model(linear, request_.x)), {"x": None}, {"x": np.ones(4, np.float32)})
+    assert isinstance(bad, BadRequest) and isinstance(good, np.ndarray)
+
+
+def test_what_another_op_hands_on_is_checked(linear: Path) -> None:
+    @op(cpu="inline")
+    def first(x: Any) -> Any:
+        return x[:3]
+
+    (bad,) = submit(Graph("iris", Model(linear, first(Request(x=Tensor("FP32", [4])).x))), {"x": [1, 2, 3, 4]})
+    assert isinstance(bad, BadRequest) and "expected shape [4], got [3]" in str(bad)
+
+
 def test_only_samples_of_one_shape_share_a_batch(tmp_path: Path) -> None:
     model = Model(onnx_models.image(tmp_path / "net.onnx"), batch_size=8)
     shapes = [(3, 4, 5), (3, 5, 4), (3, 4, 5), (3, 1, 1)]
@@ -230,7 +263,7 @@ async def test_a_wrong_number_of_rows_fails_the_batch_and_gives_nobody_anothers(
 def test_the_lane_may_fill_and_read_batches_itself(tmp_path: Path) -> None:
     model = Model(onnx_models.two(tmp_path / "two.onnx"))
     assert isinstance(model, DeviceOp)
-    sample = model.preprocess([1, 2, 3], [10])
+    sample = np.arange(1, 4), np.array([10])
     assert [array.tolist() for array in model.arrays(sample)] == [[1, 2, 3], [10]]
     outputs = {"sum": np.arange(12).reshape(4, 3), "product": np.arange(12).reshape(4, 3)}
     assert [row["sum"].tolist() for row in model.results(outputs, 2)] == [[0, 1, 2], [3, 4, 5]]
