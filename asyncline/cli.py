@@ -43,7 +43,7 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     def with_options(**values: Any) -> Any:
         given = {key: values.pop(key) for key in ServiceSettings.model_fields}
-        service = {key: value for key, value in given.items() if value is not None}
+        service = {key: None if value == "null" else value for key, value in given.items() if value is not None}
         return command(**values, service=service)
 
     own = inspect.signature(command, eval_str=True)
@@ -128,7 +128,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
     reload: Annotated[bool, typer.Option("--reload", help="start again when a Python or YAML file changes")] = False,
     supervise: Annotated[
-        bool, typer.Option("--supervise", help="a parent holds the socket and starts a server that failed again")
+        bool, typer.Option("--supervise", help="a parent holds the sockets and starts a server that failed again")
     ] = False,
     *,
     service: dict[str, Any],
@@ -147,7 +147,7 @@ def serve(
 
         arguments = [argument for argument in sys.argv[1:] if argument != "--supervise"]
         settings = _service_settings(config, assignments or [], service)
-        raise typer.Exit(run_supervised(arguments, settings.host, settings.http_port, console))
+        raise typer.Exit(run_supervised(arguments, settings, console))
     # Before anything heavy is imported.
     set_library_threads(_library_threads(config, assignments or []))
     tune_malloc()

@@ -28,6 +28,7 @@ from asyncline.observe.prometheus import Metrics
 from asyncline.observe.statistics import Statistics
 from asyncline.settings import Settings
 from asyncline.transports.base import Transport
+from asyncline.transports.grpc.transport import GrpcTransport
 from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.rest.example import curl
 from asyncline.transports.rest.transport import RestTransport
@@ -68,10 +69,12 @@ class Server:
         #: One for all transports.
         self.guard = ConnGuard(self.engine, service)
         self.rest = RestTransport(self.engine, service, metrics.render, self.guard)
-        #: Transports, and the ports they are to listen on.
-        self.transports: list[tuple[Transport, int | None]] = [(self.rest, service.http_port)]
+        #: Transports, and the settings of the ports they are to listen on.
+        self.transports: list[tuple[Transport, str]] = [(self.rest, "http_port")]
+        if service.grpc_port is not None or service.grpc_fd is not None:
+            self.transports.append((GrpcTransport(self.engine, service, guard=self.guard), "grpc_port"))
         if service.tcp_port is not None or service.tcp_fd is not None:
-            self.transports.append((TcpTransport(self.engine, service, self.guard), service.tcp_port))
+            self.transports.append((TcpTransport(self.engine, service, self.guard), "tcp_port"))
 
     async def run(self) -> int:
         """Serve until a signal; returns the exit code."""
@@ -90,12 +93,15 @@ class Server:
 
     async def _listen(self) -> None:
         # Before the models: a port that is taken shows at once, and probes see "starting".
-        for transport, port in self.transports:
+        service = self._settings.service
+        for transport, setting in self.transports:
             try:
                 await transport.start()
             except (OSError, ssl.SSLError) as error:
-                host = self._settings.service.host
-                raise LoadError(f"cannot listen on {host}:{port}: {_reason(error)}") from error
+                option = setting.replace("_", "-")
+                raise LoadError(
+                    f"cannot listen on {service.host}:{getattr(service, setting)}: {_reason(error)} (see --{option})"
+                ) from error
 
     async def _load(self, stop: asyncio.Event) -> bool:
         """Start the Engine; False when a signal came first."""

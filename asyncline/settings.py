@@ -36,7 +36,11 @@ class ServiceSettings(_Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     http_port: int = Field(8000, ge=0, le=65535, description="port of REST; 0 takes a free one")
     http_fd: int | None = Field(None, ge=0, description="a listening socket to use instead of host and port")
-    tcp_port: int | None = Field(None, ge=0, le=65535, description="port of msgpack over TCP; default: none is opened")
+    grpc_port: int | None = Field(8001, ge=0, le=65535, description="port of gRPC; 0 takes a free one, null opens none")
+    grpc_fd: int | None = Field(None, ge=0, description="a listening socket to use instead of host and grpc_port")
+    tcp_port: int | None = Field(
+        8002, ge=0, le=65535, description="port of msgpack over TCP; 0 takes a free one, null opens none"
+    )
     tcp_fd: int | None = Field(None, ge=0, description="a listening socket to use instead of host and tcp_port")
     timeout_ms: int = Field(10_000, ge=1, description="longest life of a request; a client may only ask for less")
     max_in_flight: int = Field(512, ge=1, description="most requests being served; more are refused at once")

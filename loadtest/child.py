@@ -34,6 +34,8 @@ class Child:
     def __enter__(self) -> Self:
         # Settings of the environment would change what is measured; rich breaks lines at COLUMNS.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ASYNCLINE_")}
+        # Other wires than REST are opened by whoever measures them.
+        environment |= {"ASYNCLINE_GRPC_PORT": "null", "ASYNCLINE_TCP_PORT": "null"}
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,

@@ -27,7 +27,14 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "asyncline", *arguments],
             cwd=cwd,
-            env={**os.environ, "COLUMNS": "200", **(env or {})},
+            # Whoever wants another wire than REST gives its port: those by default may be taken.
+            env={
+                **os.environ,
+                "COLUMNS": "200",
+                "ASYNCLINE_GRPC_PORT": "null",
+                "ASYNCLINE_TCP_PORT": "null",
+                **(env or {}),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,7 +1,7 @@
-"""`asyncline serve --supervise`: a small parent that holds the listening socket, and starts the server again.
+"""`asyncline serve --supervise`: a small parent that holds the listening sockets, and starts the server again.
 
 A server whose device has failed can only help itself by ending (exit code 70), and one that was killed not at
-all. Meanwhile clients wait in the socket's queue; none is refused.
+all. Meanwhile clients wait in the sockets' queues; none is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import ExitStack
 from types import FrameType
 
 from rich.console import Console
@@ -19,33 +21,44 @@ from rich.console import Console
 from asyncline.engine.lanes.supervision import Restarts
 from asyncline.errors import LoadError
 from asyncline.exits import Exit
+from asyncline.settings import ServiceSettings
 from asyncline.transports.base import BACKLOG
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SET_PDEATHSIG = 1
 
 
-def run_supervised(arguments: list[str], host: str, port: int, console: Console) -> int:
-    """Run `asyncline ARGUMENTS` as a child that gets the listening socket, and again when it fails.
+def run_supervised(arguments: list[str], service: ServiceSettings, console: Console) -> int:
+    """Run `asyncline ARGUMENTS` as a child that gets the listening sockets, and again when it fails.
 
     :returns: the exit code of a server that was stopped or cannot be helped by another start, or Exit.GAVE_UP.
-    :raises LoadError: the address is taken or not ours.
+    :raises LoadError: an address is taken or not ours.
     """
+    ports = {"http": service.http_port, "grpc": service.grpc_port, "tcp": service.tcp_port}
+    with ExitStack() as sockets:
+        descriptors = []
+        for name, port in ports.items():
+            if port is not None:
+                listener = sockets.enter_context(_listen(service.host, port))
+                descriptors.append(listener.fileno())
+                arguments = [*arguments, f"--{name}-fd", str(listener.fileno())]
+        return Supervisor(arguments, descriptors, console).run()
+
+
+def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise LoadError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    with listener:
-        return Supervisor([*arguments, "--http-fd", str(listener.fileno())], listener.fileno(), console).run()
 
 
 class Supervisor:
     """Keeps one server running."""
 
-    def __init__(self, arguments: list[str], descriptor: int, console: Console) -> None:
+    def __init__(self, arguments: list[str], descriptors: Iterable[int], console: Console) -> None:
         self._arguments = arguments
-        self._descriptor = descriptor
+        self._descriptors = tuple(descriptors)
         self._console = console
         self._restarts = Restarts()
         self._child: subprocess.Popen[bytes] | None = None
@@ -77,7 +90,7 @@ class Supervisor:
         return subprocess.Popen(
             [sys.executable, "-m", "asyncline", *self._arguments],
             start_new_session=True,
-            pass_fds=(self._descriptor,),
+            pass_fds=self._descriptors,
             preexec_fn=_stop_with_parent,  # there are no threads here
         )
 

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from asyncline.engine.item import Item
 from asyncline.errors import ProductError, RequestError, TooLarge, public_message
-from asyncline.graph.plan import Plan
 from asyncline.wire import json
 
 STATUSES: dict[str, int] = {
@@ -86,23 +85,6 @@ class Answer(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         self._eof_sent = True
-
-
-class Timing:
-    """Writes `Server-Timing` for the Items of one Plan: the stages that each Op has, then the total, in ms."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._slots = [*plan.time_slots.values(), -1]
-        self._names = [f"{op}.{stage}" for op, stage in plan.time_slots] + ["total"]
-        self._template = f"Server-Timing: {', '.join(f'{name};dur=%.3f' for name in self._names)}\r\n"
-
-    def header(self, item: Item) -> str:
-        times = item.times
-        return self._template % tuple([times[slot] * 1e3 for slot in self._slots])
-
-    def times_ms(self, item: Item) -> dict[str, float]:
-        """The same, for an answer whose headers are out before the times are known."""
-        return {name: round(item.times[slot] * 1e3, 3) for name, slot in zip(self._names, self._slots, strict=True)}
 
 
 def id_lines(item: Item) -> str:

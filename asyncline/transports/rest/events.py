@@ -24,7 +24,8 @@ from typing import Any
 from aiohttp import web
 
 from asyncline.engine.item import Item
-from asyncline.transports.rest.answer import Timing, error_body, id_lines
+from asyncline.transports.rest.answer import error_body, id_lines
+from asyncline.transports.timing import Timing
 from asyncline.wire import json
 
 EVENTS = "text/event-stream"

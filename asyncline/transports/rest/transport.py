@@ -33,12 +33,13 @@ from asyncline.settings import ServiceSettings
 from asyncline.transports.base import Transport
 from asyncline.transports.guard.guard import ConnGuard, Ticket
 from asyncline.transports.guard.listener import Listener
-from asyncline.transports.rest.answer import JSON, Answer, Timing, error_answer, id_lines
+from asyncline.transports.rest.answer import JSON, Answer, error_answer, id_lines
 from asyncline.transports.rest.body import BodyDecoder
 from asyncline.transports.rest.connection import Connection
 from asyncline.transports.rest.events import EVENTS, EventStream
 from asyncline.transports.rest.openapi import openapi
 from asyncline.transports.rest.paddle import PaddleRoute
+from asyncline.transports.timing import Timing
 from asyncline.wire import json, msgpack
 
 log = logging.getLogger("asyncline.rest")
@@ -272,7 +273,7 @@ class RestTransport(Transport):
 
     def about(self, item: Item) -> str:
         """Headers that tell an Item's ids, and where its time went."""
-        return id_lines(item) + self._timing.header(item)
+        return f"{id_lines(item)}Server-Timing: {self._timing.text(item)}\r\n"
 
     async def _receive(self, request: web.BaseRequest, read: Callable[[web.BaseRequest], Awaitable[_T]]) -> _T:
         """Wait for the rest of the body, within bounds."""

@@ -1,0 +1,398 @@
+"""Call: one call of a method, from its headers to its trailers."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from grpclib.const import Handler
+from grpclib.exceptions import GRPCError
+
+from asyncline.engine.item import Item
+from asyncline.errors import (
+    BadRequest,
+    Cancelled,
+    DeadlineExceeded,
+    NotFound,
+    OpError,
+    RequestError,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+    hook_error,
+)
+from asyncline.transports.grpc import compression
+from asyncline.transports.grpc.head import Head
+from asyncline.transports.grpc.inbox import Bytes, Inbox, Message
+from asyncline.transports.grpc.status import OK, Headers, trailers
+
+if TYPE_CHECKING:
+    from asyncline.transports.grpc.connection import Connection
+
+log = logging.getLogger("asyncline.grpc")
+
+INITIAL: Headers = [(":status", "200"), ("content-type", "application/grpc")]
+JOINED_NBYTES = 16 * 1024
+"""Up to here, copying a message behind its prefix costs less than another frame."""
+
+
+class Call:
+    """One call, for the method that serves it.
+
+    A method that is a plain function is called with the Call and the client's one message, when that is here, and sees
+    to it that `answer` or `fail` is called in the end; `run` does so for an Item. One that is a coroutine function
+    is called with the Call alone, as a task: to it the Call is what grpclib calls a stream.
+    """
+
+    def __init__(self, connection: Connection, stream_id: int, head: Head, now: float) -> None:
+        self._connection = connection
+        self._shared = connection.shared
+        self.stream_id = stream_id
+        self.head = head
+        self.began_at = now
+        #: When the client stops to wait, on the loop's clock; None: never.
+        self.expires_at: float | None = None
+        self.inbox = Inbox(
+            self._shared.max_body_nbytes,
+            head.encoding,
+            self._shared.engine.admission.reserve,
+            self._shared.engine.admission.release,
+        )
+        self._handler: Handler | None = None
+        self._encoding = compression.IDENTITY
+        #: Whether the client has said all that it will.
+        self.is_ended = False
+        #: Whether there is nothing more to say to it, or nobody to say it to.
+        self.is_done = False
+        self._task: asyncio.Task[None] | None = None
+        self._items: set[Item] = set()
+        self._arrived: asyncio.Future[None] | None = None
+        #: Resolved when all of `out` is written, or never will be.
+        self._written: asyncio.Future[None] | None = None
+        #: Bytes of DATA that are here, but for which the client gets no new window yet.
+        self._unacked_nbytes = 0
+        self._has_initial = False
+        # -- for the connection, what is to be written
+        self.out: deque[Bytes] = deque()
+        self.out_nbytes = 0
+        #: What comes behind `out`, and ends the call.
+        self.trailers: Headers | None = None
+        #: Bytes of the budget that `out` costs, because the client does not take them.
+        self.kept_nbytes = 0
+        self.written_nbytes = 0
+        self.stalled_at = 0.0
+        self.stalled_nbytes = 0
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """All headers, by names in lower case."""
+        return self.head.metadata
+
+    # -- for the connection -------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Find the method, and start it if it is a coroutine."""
+        shared, head = self._shared, self.head
+        try:
+            handler = self._handler = shared.methods.get(head.path)
+            if handler is None:
+                raise Unsupported(f"there is no method {head.path[:128]}")
+            token = shared.token
+            if token is not None and head.path not in shared.open_methods:
+                if not hmac.compare_digest(head.token.encode(errors="replace"), token):
+                    raise Unauthenticated("a bearer token is required: send authorization: Bearer TOKEN")
+            if "grpc-encoding" in head.metadata:
+                compression.check(head.encoding)
+                self._encoding = compression.chosen(head.encoding, head.accepted)
+            timeout_s = head.timeout_s
+            if timeout_s is not None:
+                self.expires_at = self.began_at + timeout_s
+        except RequestError as error:
+            self.fail(error)
+            return
+        if asyncio.iscoroutinefunction(handler.func):
+            self._task = shared.spawn(self._live(handler), f"asyncline grpc {head.path}")
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the outcome is known, be it written or not."""
+        return self.is_done or self.trailers is not None
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the client owes something: the rest of a message, or its only one."""
+        if self.is_ended:
+            return False
+        handler = self._handler
+        return self.inbox.is_partial or (handler is not None and not handler.cardinality.client_streaming)
+
+    def received(self, data: bytes, nbytes: int) -> None:
+        """:param nbytes: of the window, padding and all."""
+        if self.is_settled:
+            self._connection.ack(self, nbytes)
+            return
+        inbox = self.inbox
+        try:
+            inbox.feed(data)
+        except RequestError as error:
+            self._connection.ack(self, nbytes)
+            self._shared.engine.note_rejected(error)
+            self.fail(error)
+            return
+        # A client that streams has to wait until what it sent has been taken.
+        if inbox.messages and self._task is not None:
+            self._unacked_nbytes += nbytes
+            self._wake()
+        else:
+            self._connection.ack(self, nbytes)
+
+    def ended(self) -> None:
+        """The client has said all."""
+        self.is_ended = True
+        if self.is_settled:
+            return
+        handler = self._handler
+        assert handler is not None
+        inbox = self.inbox
+        if inbox.is_partial:
+            self.fail(BadRequest("the call ended within a message"))
+        elif not handler.cardinality.client_streaming and len(inbox.messages) != 1:
+            self.fail(BadRequest(f"expected one message, got {len(inbox.messages)}"))
+        elif self._task is not None:
+            self._wake()
+        else:
+            try:
+                handler.func(self, inbox.messages[0].data)
+            except RequestError as error:
+                self.fail(error)
+            except Exception as error:
+                self._failed(error)
+
+    def gone(self) -> None:
+        """Nobody waits for the answer any more, or it is on its way: let go of everything."""
+        self.is_done = True
+        self.inbox.clear()
+        for item in tuple(self._items):
+            item.cancel()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self.out.clear()
+        self.out_nbytes = 0
+        self.drained()
+
+    def drained(self) -> None:
+        """All of `out` is written."""
+        if self._written is not None and not self._written.done():
+            self._written.set_result(None)
+
+    # -- for a method: one answer -------------------------------------------------------------------
+
+    def run(self, payload: Any, encode: Callable[[Item], Bytes]) -> None:
+        """Run one request through the graph, and answer with what `encode` makes of its Item, however that ended;
+        where `encode` raises, as `item.result()` does for an Item that failed, with that error.
+
+        :raises RequestError: it was refused at the door.
+        """
+        self.begin(payload, partial(self._answer_item, encode))
+
+    def begin(self, payload: Any, on_done: Callable[[Item], None], *, log_id: str | None = None) -> Item:
+        """Start one request; its deadline is the call's, and so are its ids. It is cancelled when the call ends.
+
+        :param on_done: is called with the outcome, perhaps before this returns; not if the call ends first.
+        :param log_id: in place of the call's.
+        :raises RequestError: it was refused at the door.
+        """
+        head, shared = self.head, self._shared
+        timeout_s = None
+        if self.expires_at is not None:
+            timeout_s = self.expires_at - shared.loop.time()
+            if timeout_s <= 0:
+                raise DeadlineExceeded("the deadline passed before the request was here")
+        item = shared.engine.begin(
+            payload,
+            timeout_s=timeout_s,
+            log_id=head.log_id if log_id is None else log_id,
+            traceparent=head.traceparent,
+            priority=head.priority(shared.settings.priorities),
+        )
+        if item.done:
+            on_done(item)
+        else:
+            self._items.add(item)
+            item.on_done = partial(self._item_done, on_done)
+        return item
+
+    def _item_done(self, on_done: Callable[[Item], None], item: Item) -> None:
+        self._items.discard(item)
+        if self.is_settled:
+            return
+        try:
+            on_done(item)
+        except Exception as error:
+            self._failed(error)
+
+    def _answer_item(self, encode: Callable[[Item], Bytes], item: Item) -> None:
+        about = self._shared.about(item)
+        try:
+            message = encode(item)
+        except RequestError as error:
+            self.fail(error, about)
+        except Exception as unexpected:
+            self.fail(hook_error(unexpected, "response", "encode"), about)
+        else:
+            self.answer(message, about)
+
+    def answer(self, message: Bytes, about: Headers | None = None) -> None:
+        """Answer with one message, and that is all.
+
+        :param about: goes into the trailers.
+        """
+        if self.is_settled:
+            return
+        encoding = self._encoding
+        if encoding != compression.IDENTITY and len(message) > compression.LEAST_NBYTES:
+            # Off the loop: a message of the largest size takes a tenth of a second.
+            self._task = self._shared.spawn(self._answer_compressed(message, about), "asyncline grpc compression")
+            return
+        self._put(0, message)
+        self.finish(about)
+
+    async def _answer_compressed(self, message: Bytes, about: Headers | None) -> None:
+        self._put(1, await asyncio.to_thread(compression.compress, message, self._encoding))
+        self.finish(about)
+
+    def finish(self, about: Headers | None = None) -> None:
+        """End the call well."""
+        if not self.is_settled:
+            self.trailers = OK + about if about else OK
+            self._connection.pump(self)
+
+    def fail(self, error: RequestError | GRPCError, about: Headers | None = None) -> None:
+        """End the call with an error; what was said before still goes out."""
+        if self.is_settled:
+            return
+        if about is None and isinstance(error, RequestError):
+            about = [("x-data-id", str(next(self._shared.engine.ids)))]
+        found = trailers(error) + (about or [])
+        if isinstance(error, Unsupported):
+            found.append(("grpc-accept-encoding", compression.ACCEPTED))
+        self.trailers = found
+        self._connection.pump(self)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("%s: the server failed", self.head.path, exc_info=error)
+        self.fail(OpError("the server failed; its log says how"))
+
+    def initial(self) -> Headers | None:
+        """The headers of the answer, the first time."""
+        if self._has_initial:
+            return None
+        self._has_initial = True
+        if self._encoding == compression.IDENTITY:
+            return INITIAL
+        return [*INITIAL, ("grpc-encoding", self._encoding)]
+
+    def _put(self, flag: int, message: Bytes) -> None:
+        prefix = bytes((flag,)) + len(message).to_bytes(4, "big")
+        if len(message) <= JOINED_NBYTES:
+            self.out.append(prefix + message)
+        else:
+            self.out.append(prefix)
+            self.out.append(memoryview(message))
+        self.out_nbytes += len(prefix) + len(message)
+
+    # -- for a method that is a coroutine: grpclib's stream --------------------------------------------
+
+    async def _live(self, handler: Handler) -> None:
+        try:
+            async with asyncio.timeout_at(self.expires_at) as timeout:
+                await handler.func(self)
+            if not handler.cardinality.server_streaming and not self._has_initial and not self.out:
+                raise OpError("the method has no answer")
+        except TimeoutError as error:
+            if timeout.expired():
+                self.fail(DeadlineExceeded("the deadline passed"))
+            else:
+                self._failed(error)
+        except (RequestError, GRPCError) as error:
+            self.fail(error)
+        except Exception as error:
+            self._failed(error)
+        except asyncio.CancelledError:
+            self.fail(Unavailable("the server is stopping"))  # if not the client left
+        else:
+            self.finish()
+
+    def stop(self) -> None:
+        """The server is stopping, and what is in flight has its outcome: end a call that has no end of its own."""
+        if self._task is not None and not self.is_settled and asyncio.iscoroutinefunction(self._handler.func):
+            self._task.cancel()
+
+    async def receive(self) -> Message | None:
+        """Wait for the client's next message; None after the last. Its bytes stay in the budget, until the caller
+        releases them.
+        """
+        messages = self.inbox.messages
+        while not messages:
+            if self.is_done:
+                raise Cancelled("the client left")
+            if self.is_ended:
+                return None
+            self._arrived = self._shared.loop.create_future()
+            await self._arrived
+        found = messages.popleft()
+        if not messages and self._unacked_nbytes:
+            nbytes, self._unacked_nbytes = self._unacked_nbytes, 0
+            self._connection.ack(self, nbytes)
+        return found
+
+    async def recv_message(self) -> Any:
+        """The client's next message, of the handler's `request_type`: parsed, or bytes. None after the last."""
+        found = await self.receive()
+        if found is None:
+            return None
+        self._shared.engine.admission.release(found.nbytes)
+        assert self._handler is not None
+        kind = self._handler.request_type
+        if kind is bytes:
+            return found.data
+        try:
+            return kind.FromString(found.data)
+        except Exception:  # of protobuf, which is not imported here
+            raise BadRequest(f"the message is no {kind.__name__}") from None
+
+    async def send_message(self, message: Any) -> None:
+        """Send one, of bytes or of protobuf; returns when it is written as far as the client takes it."""
+        if self.is_done:
+            raise Cancelled("the client left")
+        data = message if isinstance(message, bytes | memoryview) else message.SerializeToString()
+        flag = int(self._encoding != compression.IDENTITY and len(data) > compression.LEAST_NBYTES)
+        if flag:
+            data = await asyncio.to_thread(compression.compress, data, self._encoding)
+        self._put(flag, data)
+        self._connection.pump(self)
+        if self.out:
+            self._written = self._shared.loop.create_future()
+            await self._written
+
+    def __aiter__(self) -> Call:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self.recv_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def __repr__(self) -> str:
+        state = "done" if self.is_done else "answered" if self.is_settled else "open"
+        return f"<Call {self.stream_id} {self.head.path} {state}>"

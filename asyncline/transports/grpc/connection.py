@@ -1,0 +1,563 @@
+"""Connection: one client of GrpcTransport."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, cast
+
+from grpclib.const import Handler
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+
+from asyncline.engine.alarm import Alarm
+from asyncline.engine.engine import Engine
+from asyncline.engine.item import Item
+from asyncline.errors import SlowClient
+from asyncline.settings import ServiceSettings
+from asyncline.transports.grpc.call import Call
+from asyncline.transports.grpc.head import NotGrpc, read
+from asyncline.transports.grpc.http2 import ServerConnection
+from asyncline.transports.grpc.limits import Limits
+from asyncline.transports.grpc.meter import PREFACE, Abuse, Meter
+from asyncline.transports.grpc.status import Headers
+from asyncline.transports.timing import Timing
+
+log = logging.getLogger("asyncline.grpc")
+
+FORGET_EVERY = 64
+"""Calls, after which those that are closed are looked for."""
+FLUSH_NBYTES = 2**18
+"""With so much to write, it is written before the turn ends."""
+HTTP1 = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"this port speaks gRPC, over HTTP/2\n"
+)
+NEW, OPEN, LEAVING, ENDING, LOST = range(5)
+"""States of a connection, in order: no preface yet; calls are taken; GOAWAY has been said and those that are there are
+finished; nothing is taken in any more; the socket is gone."""
+
+
+class Shared:
+    """What the connections of one transport have in common.
+
+    :param methods: by path.
+    :param open_methods: paths of those that need no token.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ServiceSettings,
+        limits: Limits,
+        methods: Mapping[str, Handler],
+        open_methods: frozenset[str],
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.limits = limits
+        self.methods = methods
+        self.open_methods = open_methods
+        self.loop = asyncio.get_running_loop()
+        self.max_body_nbytes = int(settings.max_body_mb * 10**6)
+        self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.is_closing = False
+        #: Resolved when the last connection is lost.
+        self.empty: asyncio.Future[None] | None = None
+        self._timing = Timing(engine.plan)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a method; none raises."""
+        task = self.loop.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def about(self, item: Item) -> Headers:
+        """What the trailers say of an Item: its ids, and where its time went."""
+        found = [("x-data-id", str(item.data_id)), ("server-timing", self._timing.text(item))]
+        if item.log_id:
+            found.append(("x-log-id", item.log_id))
+        return found
+
+
+class Connection(asyncio.Protocol):
+    """One client, from its preface to its end."""
+
+    _socket: asyncio.Transport
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        self._limits = shared.limits
+        self._loop = shared.loop
+        self._h2 = ServerConnection(shared.limits)
+        self._meter = Meter(shared.limits, self._loop.time)
+        self._alarm = Alarm(self._loop, self._check)
+        self._state = NEW
+        self.calls: dict[int, Call] = {}
+        self._count = 0
+        #: Calls that the client owes bytes, by when they began to; in that order.
+        self._receiving: dict[Call, float] = {}
+        #: Calls that have more to write than the client takes.
+        self._writing: dict[Call, None] = {}
+        #: Bytes that wait for the rest of the preface, or for another turn.
+        self._waiting = b""
+        self._is_turn_due = False
+        self._is_flush_due = False
+        #: Whether so much is written and not read that nothing more is taken.
+        self._is_paused = False
+        #: Bytes of the budget that this costs.
+        self._unread_nbytes = 0
+        self._read_at = 0.0
+        self._paused_at = 0.0
+        self._ends_at = 0.0
+        self._is_pinged = False
+
+    # -- the socket ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("socket")
+        if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.shared.connections.add(self)
+        self._socket.set_write_buffer_limits(self._limits.unread_nbytes)
+        now = self._read_at = self._loop.time()
+        self._alarm.set(now + self._limits.hello_s, now)
+        if self.shared.is_closing:
+            self._socket.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._state >= ENDING:
+            return
+        self._read_at = self._loop.time()
+        self._is_pinged = False
+        if self._waiting:
+            data = self._waiting + data
+            self._waiting = b""
+        if self._state == NEW and not self._greet(data):
+            return
+        if self._is_turn_due:
+            self._waiting = data  # it came before reading was stopped
+        else:
+            self._take(data)
+
+    def eof_received(self) -> None:
+        """A client that sends nothing more is gone: returning nothing closes the connection."""
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        self._socket.pause_reading()
+        now = self._paused_at = self._loop.time()
+        self._alarm.set(now + self._limits.stall_s, now)
+        self._unread_nbytes = self._socket.get_write_buffer_size()
+        self.shared.engine.admission.nbytes += self._unread_nbytes  # there, whether there is room or not
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._let_go()
+        self._pump_all()
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = LOST
+        self._alarm.cancel()
+        self._let_go()
+        self._forget()
+        connections, empty = self.shared.connections, self.shared.empty
+        connections.discard(self)
+        if empty is not None and not connections and not empty.done():
+            empty.set_result(None)
+
+    def _let_go(self) -> None:
+        self.shared.engine.admission.release(self._unread_nbytes)
+        self._unread_nbytes = 0
+
+    # -- frames -------------------------------------------------------------------------------------
+
+    def _greet(self, data: bytes) -> bool:
+        """Whether the client has said the preface of HTTP/2."""
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            if b"\r\n" in data or b" HTTP/1" in data:
+                self._socket.write(HTTP1)
+            self._state = ENDING
+            self._linger()
+            return False
+        if len(data) < len(PREFACE):
+            self._waiting = data
+            return False
+        self._state = OPEN
+        self._h2.begin()
+        self._alarm.set(self._read_at + self.shared.settings.keepalive_s, self._read_at)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        """Do what the frames say; what is too much for one turn waits."""
+        try:
+            place = self._meter.walk(data)
+            events = self._h2.receive_data(data if place == len(data) else memoryview(data)[:place])
+            for event in events:
+                handle = _HANDLERS.get(type(event))
+                if handle is not None:
+                    handle(self, event)
+        except Abuse as error:
+            self._hang_up(ErrorCodes.ENHANCE_YOUR_CALM, str(error))
+        except ProtocolError as error:
+            self._hang_up(error.error_code, str(error))
+        except Exception as error:  # h2 takes the other side's word for what is there
+            log.debug("unexpected of h2", exc_info=error)
+            self._hang_up(ErrorCodes.PROTOCOL_ERROR, type(error).__name__)
+        else:
+            if place < len(data):
+                self._waiting = data[place:]
+                self._go_on()
+            if self._receiving:
+                self._alarm.set(
+                    next(iter(self._receiving.values())) + self.shared.settings.body_timeout_s, self._read_at
+                )
+        self._flush()
+
+    def _go_on(self) -> None:
+        """Take what waits in the next turn of the loop, and read only then; neither while the client does not."""
+        if self._state >= ENDING:
+            return
+        if self._is_paused or self._waiting:
+            self._socket.pause_reading()
+        else:
+            self._socket.resume_reading()
+        if self._waiting and not self._is_paused and not self._is_turn_due:
+            self._is_turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._is_turn_due = False
+        data, self._waiting = self._waiting, b""
+        if data and self._state < ENDING:
+            if self._is_paused:
+                self._waiting = data
+            else:
+                self._take(data)
+                self._go_on()
+
+    def _accept(self, event: RequestReceived) -> None:
+        stream_id = event.stream_id
+        assert stream_id is not None
+        if self._state != OPEN or len(self.calls) >= self._limits.max_streams:
+            # Which says that nothing was done for it: the client may try elsewhere.
+            self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            self._meter.reset()
+            return
+        self._count += 1
+        if not self._count % FORGET_EVERY:
+            self._h2.forget_closed()
+        try:
+            head = read(cast("list[tuple[bytes, bytes]]", event.headers))
+        except NotGrpc as error:
+            headers = [(":status", str(error.status)), ("content-type", "text/plain")]
+            self._h2.send_headers(stream_id, headers)
+            self._h2.send_data(stream_id, f"{error}\n".encode(), end_stream=True)
+            if event.stream_ended is None:
+                self._h2.reset_stream(stream_id)
+            self._meter.reset()
+            return
+        call = self.calls[stream_id] = Call(self, stream_id, head, self._read_at)
+        call.open()
+        if call.is_receiving and not call.is_settled:
+            self._receiving[call] = self._read_at
+
+    def _data(self, event: DataReceived) -> None:
+        stream_id = event.stream_id
+        assert stream_id is not None
+        data, nbytes = event.data, event.flow_controlled_length
+        assert data is not None and nbytes is not None
+        call = self.calls.get(stream_id)
+        if call is None:
+            self._h2.acknowledge_received_data(nbytes, stream_id)
+            return
+        call.received(data, nbytes)
+        if not call.is_receiving:
+            self._receiving.pop(call, None)
+        elif call not in self._receiving:
+            self._receiving[call] = self._read_at
+
+    def _ended(self, event: StreamEnded) -> None:
+        assert event.stream_id is not None
+        call = self.calls.get(event.stream_id)
+        if call is not None:
+            self._receiving.pop(call, None)
+            call.ended()
+
+    def _reset(self, event: StreamReset) -> None:
+        assert event.stream_id is not None
+        call = self.calls.get(event.stream_id)
+        if call is not None:
+            self._close(call)
+        if not event.remote_reset:
+            self._meter.reset()
+
+    def _window(self, event: WindowUpdated) -> None:
+        if event.stream_id:
+            call = self.calls.get(event.stream_id)
+            if call in self._writing:
+                self.pump(cast(Call, call))
+        else:
+            self._pump_all()
+
+    def _settings(self, event: RemoteSettingsChanged) -> None:
+        self._pump_all()
+
+    def _terminated(self, event: ConnectionTerminated) -> None:
+        """The client says GOAWAY: it will not call again, and h2 would not let us answer."""
+        self._state = ENDING
+        self._forget()
+        self._socket.close()
+
+    # -- for calls ----------------------------------------------------------------------------------
+
+    def ack(self, call: Call, nbytes: int) -> None:
+        """Let the client send so much more."""
+        if self._state < ENDING:
+            self._h2.acknowledge_received_data(nbytes, call.stream_id)
+            self._flush_soon()
+
+    def pump(self, call: Call) -> None:
+        """Write what a call has to say, as far as the client takes it."""
+        if self._state >= ENDING:
+            return
+        h2, stream_id, out = self._h2, call.stream_id, call.out
+        if not out and call.trailers is None:
+            return
+        initial = call.initial()
+        if initial is not None:
+            if not out and call.trailers is not None:  # an error alone is one frame
+                h2.send_headers(stream_id, initial + call.trailers, end_stream=True)
+                self._meter.allow(1)
+                self._close(call)
+                return
+            h2.send_headers(stream_id, initial)
+        while out and not self._is_paused:
+            window = h2.window_of(stream_id)
+            if window <= 0:
+                break
+            part = out[0]
+            if len(part) <= window:
+                out.popleft()
+            else:
+                out[0] = memoryview(part)[window:]
+                part = memoryview(part)[:window]
+            h2.send_data(stream_id, part)
+            call.out_nbytes -= len(part)
+            call.written_nbytes += len(part)
+            self._meter.allow(1)
+            if h2.unsent_nbytes > FLUSH_NBYTES:
+                self._flush()
+        self._flush_soon()
+        if not out:
+            if call.trailers is not None:
+                h2.send_headers(stream_id, call.trailers, end_stream=True)
+                self._close(call)
+            else:
+                self._keep(call)
+                call.drained()
+        else:
+            self._keep(call)
+
+    def _keep(self, call: Call) -> None:
+        """Count what the client does not take as bytes in flight: then there is less room for what would add to them."""
+        self.shared.engine.admission.nbytes += call.out_nbytes - call.kept_nbytes
+        call.kept_nbytes = call.out_nbytes
+        if not call.out_nbytes:
+            self._writing.pop(call, None)
+        elif call not in self._writing:
+            self._writing[call] = None
+            now = call.stalled_at = self._loop.time()
+            call.stalled_nbytes = call.written_nbytes
+            self._alarm.set(now + self._limits.stall_s, now)
+
+    def _pump_all(self) -> None:
+        for call in tuple(self._writing):
+            self.pump(call)
+
+    def _close(self, call: Call) -> None:
+        """There is nothing more to say, or nobody to say it to."""
+        self._receiving.pop(call, None)
+        del self.calls[call.stream_id]
+        call.gone()
+        if call.kept_nbytes:
+            self._keep(call)
+        if self._state >= ENDING:
+            return
+        if not call.is_ended and self._h2.is_open(call.stream_id):
+            self._h2.reset_stream(call.stream_id, ErrorCodes.NO_ERROR)
+        self._flush_soon()
+        if not self.calls:
+            if self._state == LEAVING:
+                self._linger()
+            else:
+                now = self._loop.time()
+                self._alarm.set(now + self.shared.settings.keepalive_s, now)
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """One write for all that was said in this turn."""
+        self._is_flush_due = False
+        data = self._h2.data_to_send()
+        if data and self._state != LOST:
+            self._socket.write(data)
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Ask the client to call no more. The calls that are there are answered, then the connection ends."""
+        if self._state == NEW:
+            self._socket.close()
+        elif self._state == OPEN:
+            self._state = LEAVING
+            self._h2.leave()
+            self._flush()
+            if not self.calls:
+                self._linger()
+
+    def abort(self) -> None:
+        self._socket.abort()
+
+    def _hang_up(self, code: int, why: str) -> None:
+        """Say what the client did wrong, and let nothing more in."""
+        log.info("a client is hung up on: %s", why)
+        self._h2.leave(code, why.encode()[:128])
+        self._flush()
+        self._state = ENDING
+        self._forget()
+        # It may still be sending. Were the socket closed now, what it has not read yet would be lost to it.
+        if self._socket.can_write_eof():
+            self._socket.write_eof()
+        self._socket.resume_reading()
+        self._linger()
+
+    def _linger(self) -> None:
+        now = self._loop.time()
+        self._ends_at = now + self._limits.linger_s
+        self._alarm.set(self._ends_at, now)
+
+    def _forget(self) -> None:
+        self._waiting = b""
+        for call in tuple(self.calls.values()):
+            self._close(call)
+
+    def _check(self) -> None:
+        """End what has taken too long, and set the alarm for what may."""
+        now, limits, settings = self._loop.time(), self._limits, self.shared.settings
+        if self._state == ENDING or (self._state == LEAVING and not self.calls):
+            if now >= self._ends_at:
+                self._socket.abort() if self._state == ENDING else self._socket.close()
+                self._state = ENDING
+                self._ends_at = now + limits.linger_s
+            self._alarm.set(self._ends_at, now)
+            return
+        if self._state == NEW:
+            if now >= self._read_at + limits.hello_s:
+                self._socket.abort()
+                return
+            self._alarm.set(self._read_at + limits.hello_s, now)
+            return
+        dues = [self._check_paused(now), self._check_receiving(now), self._check_writing(now)]
+        if self.calls:
+            dues.append(self._check_alive(now))
+        else:
+            due = self._read_at + settings.keepalive_s
+            if now >= due:
+                self.leave()
+                return
+            dues.append(due)
+        if self._state < ENDING:
+            self._alarm.set(min(dues), now)
+
+    def _check_paused(self, now: float) -> float:
+        if not self._is_paused:
+            return float("inf")
+        due = self._paused_at + self._limits.stall_s
+        if now < due:
+            return due
+        unread_nbytes = self._socket.get_write_buffer_size()
+        if self._unread_nbytes - unread_nbytes < min(self._limits.stall_nbytes, self._unread_nbytes):
+            log.info("a client that reads too little is hung up on")
+            self._socket.abort()
+        self.shared.engine.admission.nbytes += unread_nbytes - self._unread_nbytes
+        self._unread_nbytes, self._paused_at = unread_nbytes, now
+        return now + self._limits.stall_s
+
+    def _check_receiving(self, now: float) -> float:
+        """Calls whose message does not come."""
+        if self._waiting or self._is_paused:  # who is not listened to is not slow
+            return now + self.shared.settings.body_timeout_s
+        for call, began_at in tuple(self._receiving.items()):
+            due = began_at + self.shared.settings.body_timeout_s
+            if now < due:
+                return due
+            del self._receiving[call]
+            call.fail(SlowClient(f"a message was not here within {self.shared.settings.body_timeout_s:g} s"))
+        return float("inf")
+
+    def _check_writing(self, now: float) -> float:
+        """Calls whose answer is not taken."""
+        due, limits = float("inf"), self._limits
+        for call in tuple(self._writing):
+            if now >= call.stalled_at + limits.stall_s:
+                if call.written_nbytes - call.stalled_nbytes < limits.stall_nbytes:
+                    log.info("call %d is ended: the client does not take its answer", call.stream_id)
+                    self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
+                    self._close(call)
+                    continue
+                call.stalled_at, call.stalled_nbytes = now, call.written_nbytes
+            due = min(due, call.stalled_at + limits.stall_s)
+        return due
+
+    def _check_alive(self, now: float) -> float:
+        """Whether a client that waits for its answer is still there."""
+        limits = self._limits
+        due = self._read_at + limits.ping_s
+        if now < due:
+            return due
+        if not self._is_pinged:
+            self._is_pinged = True
+            self._h2.ping(b"asynclin")
+            self._flush()
+        if now >= due + limits.pong_s:
+            log.info("a client that is not there any more is hung up on")
+            self._socket.abort()
+        return due + limits.pong_s
+
+    def __repr__(self) -> str:
+        state = ("new", "open", "leaving", "ending", "lost")[self._state]
+        return f"<Connection {state}, {len(self.calls)} calls{', paused' if self._is_paused else ''}>"
+
+
+_HANDLERS: dict[type[Event], Callable[[Connection, Any], None]] = {
+    RequestReceived: Connection._accept,
+    DataReceived: Connection._data,
+    StreamEnded: Connection._ended,
+    StreamReset: Connection._reset,
+    WindowUpdated: Connection._window,
+    RemoteSettingsChanged: Connection._settings,
+    ConnectionTerminated: Connection._terminated,
+}

@@ -1,0 +1,48 @@
+"""Limits: what one connection may take, in time, in bytes and in frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Besides those of ServiceSettings: `max_body_mb` for a message, `body_timeout_s` for a whole one, `keepalive_s`."""
+
+    hello_s: float = 10.0
+    """How long a client may take to say its preface."""
+    linger_s: float = 1.0
+    """How long a client may take to close its end after a GOAWAY."""
+    max_streams: int = 256
+    """Most calls of one connection at a time."""
+    header_nbytes: int = 16 * 1024
+    """Most of the headers of one call, as HTTP/2 counts them: 32 for each, besides its name and value."""
+    frame_nbytes: int = 2**18
+    """Longest frame."""
+    stream_window_nbytes: int = 2**20
+    """Most that a client may send on one call before it is taken in ..."""
+    window_nbytes: int = 2**22
+    """... and on all of them."""
+    burst: int = 64
+    """Most frames of one connection in one turn of the loop; others have theirs in between."""
+    resets: int = 512
+    """Most calls that a client may take back at once ..."""
+    resets_per_s: float = 100.0
+    """... and for long."""
+    chatter: int = 512
+    """Most frames at once that are neither part of a call nor asked for by the size of an answer (PING, SETTINGS,
+    PRIORITY, WINDOW_UPDATE, empty DATA, what nobody knows) ..."""
+    chatter_per_s: float = 20.0
+    """... and for long."""
+    chatter_per_frame: int = 4
+    """How many more for each frame of a call, and of its answer."""
+    unread_nbytes: int = 2**20
+    """With more than this written and not yet read, nothing more is taken from a client."""
+    stall_s: float = 30.0
+    """How often a client that does not take its answer as fast as it is there has to have taken ..."""
+    stall_nbytes: int = 30 * 16 * 1024
+    """... so much of it; else the call is ended."""
+    ping_s: float = 60.0
+    """After so long without a word a client that waits for an answer is asked whether it is there ..."""
+    pong_s: float = 20.0
+    """... and has so long to say so."""

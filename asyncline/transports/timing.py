@@ -1,0 +1,24 @@
+"""Timing: where the time of an Item went, for its client."""
+
+from __future__ import annotations
+
+from asyncline.engine.item import Item
+from asyncline.graph.plan import Plan
+
+
+class Timing:
+    """Times of the Items of one Plan: the stages that each Op has, then the total, in ms."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._slots = [*plan.time_slots.values(), -1]
+        self._names = [f"{op}.{stage}" for op, stage in plan.time_slots] + ["total"]
+        self._template = ", ".join(f"{name};dur=%.3f" for name in self._names)
+
+    def text(self, item: Item) -> str:
+        """As `Server-Timing` has it."""
+        times = item.times
+        return self._template % tuple([times[slot] * 1e3 for slot in self._slots])
+
+    def times_ms(self, item: Item) -> dict[str, float]:
+        """The same, for an answer whose headers are out before the times are known."""
+        return {name: round(item.times[slot] * 1e3, 3) for name, slot in zip(self._names, self._slots, strict=True)}
