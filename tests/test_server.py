@@ -117,7 +117,10 @@ def test_a_port_that_is_taken_is_one_clear_line_and_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, _, err = run("serve", "good:graph", "--http-port", port)
-    assert code == 1 and err.strip() == f"error: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert (
+        code == 1
+        and err.strip() == f"error: cannot listen on 127.0.0.1:{port}: Address already in use (see --http-port)"
+    )
 
 
 def test_another_host_without_a_token_warns() -> None:
@@ -190,7 +193,10 @@ def test_a_tcp_port_that_is_taken_is_one_clear_line_and_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, _, err = run("serve", "good:graph", "--http-port", "0", "--tcp-port", port)
-    assert code == 1 and err.strip() == f"error: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert (
+        code == 1
+        and err.strip() == f"error: cannot listen on 127.0.0.1:{port}: Address already in use (see --tcp-port)"
+    )
 
 
 def test_a_bad_certificate_is_one_clear_line(tmp_path: Path) -> None:

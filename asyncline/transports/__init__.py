@@ -4,6 +4,8 @@ base.py   contract of a transport: start, close, wait_closed
 guard/    who may connect, and when a connection is ended: for all of them
 oip/      the Open Inference Protocol, what its wires share
 paddle/   Paddle Serving's pipelines, what their wires share
+timing.py where the time of an Item went, as a header
 rest/     HTTP/1.1 by aiohttp
+grpc/     gRPC: health and reflection, and services by grpclib's contract
 tcp/      msgpack over TCP
 """

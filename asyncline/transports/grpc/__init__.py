@@ -17,6 +17,6 @@
     socket → Meter → h2 → Inbox → Call → Engine.begin → Item → trailers → one write for all of a turn of the loop
 
 grpclib's own server has no limit to a message, none to what a connection may ask for besides calls, reads no
-compressed message and ends by cancelling all calls; so its contract for services is kept, and the server is this one. No
-task stands behind a connection, nor behind a call of a method that is a plain function.
+compressed message, and ends by cancelling all calls. So its contract for services is kept, and the server is this one.
+No task stands behind a connection, nor behind a call of a method that is a plain function.
 """

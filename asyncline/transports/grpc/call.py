@@ -18,7 +18,6 @@ from asyncline.errors import (
     BadRequest,
     Cancelled,
     DeadlineExceeded,
-    NotFound,
     OpError,
     RequestError,
     Unauthenticated,
@@ -77,6 +76,8 @@ class Call:
         #: Bytes of DATA that are here, but for which the client gets no new window yet.
         self._unacked_nbytes = 0
         self._has_initial = False
+        #: Whether an answer is being compressed.
+        self._is_answering = False
         # -- for the connection, what is to be written
         self.out: deque[Bytes] = deque()
         self.out_nbytes = 0
@@ -101,7 +102,7 @@ class Call:
         try:
             handler = self._handler = shared.methods.get(head.path)
             if handler is None:
-                raise Unsupported(f"there is no method {head.path[:128]}")
+                raise Unsupported(f"there is no method {head.path[1:129].replace('/', '.')}")
             token = shared.token
             if token is not None and head.path not in shared.open_methods:
                 if not hmac.compare_digest(head.token.encode(errors="replace"), token):
@@ -257,6 +258,7 @@ class Call:
         encoding = self._encoding
         if encoding != compression.IDENTITY and len(message) > compression.LEAST_NBYTES:
             # Off the loop: a message of the largest size takes a tenth of a second.
+            self._is_answering = True
             self._task = self._shared.spawn(self._answer_compressed(message, about), "asyncline grpc compression")
             return
         self._put(0, message)
@@ -330,7 +332,7 @@ class Call:
 
     def stop(self) -> None:
         """The server is stopping, and what is in flight has its outcome: end a call that has no end of its own."""
-        if self._task is not None and not self.is_settled and asyncio.iscoroutinefunction(self._handler.func):
+        if self._task is not None and not self._is_answering:
             self._task.cancel()
 
     async def receive(self) -> Message | None:

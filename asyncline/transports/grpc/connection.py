@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol):
         if not self._count % FORGET_EVERY:
             self._h2.forget_closed()
         try:
-            head = read(cast("list[tuple[bytes, bytes]]", event.headers))
+            head = read(event.headers)
         except NotGrpc as error:
             headers = [(":status", str(error.status)), ("content-type", "text/plain")]
             self._h2.send_headers(stream_id, headers)
@@ -312,8 +312,8 @@ class Connection(asyncio.Protocol):
     def _window(self, event: WindowUpdated) -> None:
         if event.stream_id:
             call = self.calls.get(event.stream_id)
-            if call in self._writing:
-                self.pump(cast(Call, call))
+            if call is not None and call in self._writing:
+                self.pump(call)
         else:
             self._pump_all()
 
@@ -377,7 +377,7 @@ class Connection(asyncio.Protocol):
             self._keep(call)
 
     def _keep(self, call: Call) -> None:
-        """Count what the client does not take as bytes in flight: then there is less room for what would add to them."""
+        """Count what the client does not take as bytes in flight: there is less room then for what would add to it."""
         self.shared.engine.admission.nbytes += call.out_nbytes - call.kept_nbytes
         call.kept_nbytes = call.out_nbytes
         if not call.out_nbytes:

@@ -29,19 +29,20 @@ class PlainEncoder(Encoder):
     earlier headers is of no use to ids and times.
     """
 
-    def encode(self, headers: Iterable[tuple[str, str]], huffman: bool = False) -> bytes:  # type: ignore[override]
+    def encode(self, headers: Iterable[tuple[bytes, bytes]], huffman: bool = False) -> bytes:  # type: ignore[override]
         block = bytearray()
         if self.header_table.resized:
             block += self._encode_table_size_change()
             self.header_table.resized = False
         for name, value in headers:
-            if name == ":status" and value == "200":
+            if name == b":status" and value == b"200":
                 block.append(0x88)
                 continue
             block.append(0)
-            for text in (name.encode(), value.encode("latin-1")):
-                _write_nbytes(block, len(text))
-                block += text
+            _write_nbytes(block, len(name))
+            block += name
+            _write_nbytes(block, len(value))
+            block += value
         return bytes(block)
 
 

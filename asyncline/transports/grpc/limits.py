@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Besides those of ServiceSettings: `max_body_mb` for a message, `body_timeout_s` for a whole one, `keepalive_s`."""
+    """Besides those of ServiceSettings: `max_body_mb` of a message, `body_timeout_s` for a whole one, `keepalive_s`."""
 
     hello_s: float = 10.0
     """How long a client may take to say its preface."""

@@ -18,9 +18,7 @@ class Reflection(Service):
     """
 
     files = reflection.files()
-    open_methods = tuple(
-        f"/{reflection.service(version)}/ServerReflectionInfo" for version in reflection.VERSIONS
-    )
+    open_methods = tuple(f"/{reflection.service(version)}/ServerReflectionInfo" for version in reflection.VERSIONS)
 
     def __init__(self, services: Iterable[Service]) -> None:
         declared = [file for service in services for file in service.files]
