@@ -51,9 +51,11 @@ class Call:
     def __init__(self, connection: Connection, stream_id: int, head: Head, now: float) -> None:
         self._connection = connection
         self._shared = connection.shared
+        self._loop = asyncio.get_running_loop()
         self.stream_id = stream_id
         self.head = head
         self.began_at = now
+        self.received_nbytes = 0
         #: When the client stops to wait, on the loop's clock; None: never.
         self.expires_at: float | None = None
         self.inbox = Inbox(
@@ -83,11 +85,6 @@ class Call:
         self.out_nbytes = 0
         #: What comes behind `out`, and ends the call.
         self.trailers: Headers | None = None
-        #: Bytes of the budget that `out` costs, because the client does not take them.
-        self.kept_nbytes = 0
-        self.written_nbytes = 0
-        self.stalled_at = 0.0
-        self.stalled_nbytes = 0
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -134,6 +131,7 @@ class Call:
 
     def received(self, data: bytes, nbytes: int) -> None:
         """:param nbytes: of the window, padding and all."""
+        self.received_nbytes += nbytes
         if self.is_settled:
             self._connection.ack(self, nbytes)
             return
@@ -211,7 +209,7 @@ class Call:
         head, shared = self.head, self._shared
         timeout_s = None
         if self.expires_at is not None:
-            timeout_s = self.expires_at - shared.loop.time()
+            timeout_s = self.expires_at - self._loop.time()
             if timeout_s <= 0:
                 raise DeadlineExceeded("the deadline passed before the request was here")
         item = shared.engine.begin(
@@ -306,7 +304,9 @@ class Call:
         else:
             self.out.append(prefix)
             self.out.append(memoryview(message))
-        self.out_nbytes += len(prefix) + len(message)
+        nbytes = len(prefix) + len(message)
+        self.out_nbytes += nbytes
+        self._connection.added(self, nbytes)
 
     # -- for a method that is a coroutine: grpclib's stream --------------------------------------------
 
@@ -345,7 +345,7 @@ class Call:
                 raise Cancelled("the client left")
             if self.is_ended:
                 return None
-            self._arrived = self._shared.loop.create_future()
+            self._arrived = self._loop.create_future()
             await self._arrived
         found = messages.popleft()
         if not messages and self._unacked_nbytes:
@@ -379,7 +379,7 @@ class Call:
         self._put(flag, data)
         self._connection.pump(self)
         if self.out:
-            self._written = self._shared.loop.create_future()
+            self._written = self._loop.create_future()
             await self._written
 
     def __aiter__(self) -> Call:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
@@ -30,9 +29,12 @@ from asyncline.settings import ServiceSettings
 from asyncline.transports.grpc.call import Call
 from asyncline.transports.grpc.head import NotGrpc, read
 from asyncline.transports.grpc.http2 import ServerConnection
-from asyncline.transports.grpc.limits import Limits
+from asyncline.transports.grpc.limits import CallLimits
 from asyncline.transports.grpc.meter import PREFACE, Abuse, Meter
 from asyncline.transports.grpc.status import Headers
+from asyncline.transports.guard.guard import Ticket
+from asyncline.transports.guard.limits import Limits
+from asyncline.transports.guard.unread import Unread
 from asyncline.transports.timing import Timing
 
 log = logging.getLogger("asyncline.grpc")
@@ -62,15 +64,16 @@ class Shared:
         engine: Engine,
         settings: ServiceSettings,
         limits: Limits,
+        call_limits: CallLimits,
         methods: Mapping[str, Handler],
         open_methods: frozenset[str],
     ) -> None:
         self.engine = engine
         self.settings = settings
         self.limits = limits
+        self.call_limits = call_limits
         self.methods = methods
         self.open_methods = open_methods
-        self.loop = asyncio.get_running_loop()
         self.max_body_nbytes = int(settings.max_body_mb * 10**6)
         self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.connections: set[Connection] = set()
@@ -82,7 +85,7 @@ class Shared:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a method; none raises."""
-        task = self.loop.create_task(work, name=name)
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
@@ -100,30 +103,31 @@ class Connection(asyncio.Protocol):
 
     _socket: asyncio.Transport
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, ticket: Ticket) -> None:
         self.shared = shared
+        self._ticket = ticket
         self._limits = shared.limits
-        self._loop = shared.loop
-        self._h2 = ServerConnection(shared.limits)
-        self._meter = Meter(shared.limits, self._loop.time)
+        self._call_limits = shared.call_limits
+        self._loop = asyncio.get_running_loop()
+        self._h2 = ServerConnection(shared.call_limits)
+        self._meter = Meter(shared.call_limits, self._loop.time)
         self._alarm = Alarm(self._loop, self._check)
         self._state = NEW
         self.calls: dict[int, Call] = {}
         self._count = 0
-        #: Calls that the client owes bytes, by when they began to; in that order.
-        self._receiving: dict[Call, float] = {}
+        #: Calls that the client owes bytes; since when, and how many had come by then.
+        self._receiving: dict[Call, tuple[float, int]] = {}
         #: Calls that have more to write than the client takes.
-        self._writing: dict[Call, None] = {}
+        self._writing: dict[Call, Unread] = {}
         #: Bytes that wait for the rest of the preface, or for another turn.
         self._waiting = b""
         self._is_turn_due = False
         self._is_flush_due = False
         #: Whether so much is written and not read that nothing more is taken.
         self._is_paused = False
-        #: Bytes of the budget that this costs.
-        self._unread_nbytes = 0
+        self._unread = Unread(ticket.guard)
+        self._made_at = 0.0
         self._read_at = 0.0
-        self._paused_at = 0.0
         self._ends_at = 0.0
         self._is_pinged = False
 
@@ -131,13 +135,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("socket")
-        if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.shared.connections.add(self)
         self._socket.set_write_buffer_limits(self._limits.unread_nbytes)
-        now = self._read_at = self._loop.time()
-        self._alarm.set(now + self._limits.hello_s, now)
+        now = self._made_at = self._read_at = self._loop.time()
+        self._alarm.set(now + self._limits.header_s, now)
         if self.shared.is_closing:
             self._socket.close()
 
@@ -162,47 +163,43 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._is_paused = True
         self._socket.pause_reading()
-        now = self._paused_at = self._loop.time()
-        self._alarm.set(now + self._limits.stall_s, now)
-        self._unread_nbytes = self._socket.get_write_buffer_size()
-        self.shared.engine.admission.nbytes += self._unread_nbytes  # there, whether there is room or not
+        now = self._loop.time()
+        self._alarm.set(self._unread.begin(self._socket.get_write_buffer_size(), now), now)
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        self._let_go()
+        self._unread.end()
+        # Who was not listened to is not slow.
+        self._receiving = {call: (self._loop.time(), call.received_nbytes) for call in self._receiving}
         self._pump_all()
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = LOST
         self._alarm.cancel()
-        self._let_go()
+        self._unread.end()
         self._forget()
+        self._ticket.close()
         connections, empty = self.shared.connections, self.shared.empty
         connections.discard(self)
         if empty is not None and not connections and not empty.done():
             empty.set_result(None)
-
-    def _let_go(self) -> None:
-        self.shared.engine.admission.release(self._unread_nbytes)
-        self._unread_nbytes = 0
 
     # -- frames -------------------------------------------------------------------------------------
 
     def _greet(self, data: bytes) -> bool:
         """Whether the client has said the preface of HTTP/2."""
         if not PREFACE.startswith(data[: len(PREFACE)]):
-            if b"\r\n" in data or b" HTTP/1" in data:
+            if b"\r\n" in data:
                 self._socket.write(HTTP1)
-            self._state = ENDING
-            self._linger()
+            self._end()
             return False
         if len(data) < len(PREFACE):
             self._waiting = data
             return False
         self._state = OPEN
         self._h2.begin()
-        self._alarm.set(self._read_at + self.shared.settings.keepalive_s, self._read_at)
+        self._alarm.set(self._read_at + self._limits.keepalive_s, self._read_at)
         return True
 
     def _take(self, data: bytes) -> None:
@@ -226,9 +223,7 @@ class Connection(asyncio.Protocol):
                 self._waiting = data[place:]
                 self._go_on()
             if self._receiving:
-                self._alarm.set(
-                    next(iter(self._receiving.values())) + self.shared.settings.body_timeout_s, self._read_at
-                )
+                self._alarm.set(self._limits.upload_ends_at(self._read_at, 0), self._read_at)
         self._flush()
 
     def _go_on(self) -> None:
@@ -256,7 +251,7 @@ class Connection(asyncio.Protocol):
     def _accept(self, event: RequestReceived) -> None:
         stream_id = event.stream_id
         assert stream_id is not None
-        if self._state != OPEN or len(self.calls) >= self._limits.max_streams:
+        if self._state != OPEN or len(self.calls) >= self._call_limits.max_streams:
             # Which says that nothing was done for it: the client may try elsewhere.
             self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             self._meter.reset()
@@ -277,7 +272,7 @@ class Connection(asyncio.Protocol):
         call = self.calls[stream_id] = Call(self, stream_id, head, self._read_at)
         call.open()
         if call.is_receiving and not call.is_settled:
-            self._receiving[call] = self._read_at
+            self._receiving[call] = (self._read_at, 0)
 
     def _data(self, event: DataReceived) -> None:
         stream_id = event.stream_id
@@ -292,7 +287,7 @@ class Connection(asyncio.Protocol):
         if not call.is_receiving:
             self._receiving.pop(call, None)
         elif call not in self._receiving:
-            self._receiving[call] = self._read_at
+            self._receiving[call] = (self._read_at, call.received_nbytes)
 
     def _ended(self, event: StreamEnded) -> None:
         assert event.stream_id is not None
@@ -361,7 +356,6 @@ class Connection(asyncio.Protocol):
                 part = memoryview(part)[:window]
             h2.send_data(stream_id, part)
             call.out_nbytes -= len(part)
-            call.written_nbytes += len(part)
             self._meter.allow(1)
             if h2.unsent_nbytes > FLUSH_NBYTES:
                 self._flush()
@@ -378,15 +372,21 @@ class Connection(asyncio.Protocol):
 
     def _keep(self, call: Call) -> None:
         """Count what the client does not take as bytes in flight: there is less room then for what would add to it."""
-        self.shared.engine.admission.nbytes += call.out_nbytes - call.kept_nbytes
-        call.kept_nbytes = call.out_nbytes
+        unread = self._writing.get(call)
         if not call.out_nbytes:
-            self._writing.pop(call, None)
-        elif call not in self._writing:
-            self._writing[call] = None
-            now = call.stalled_at = self._loop.time()
-            call.stalled_nbytes = call.written_nbytes
-            self._alarm.set(now + self._limits.stall_s, now)
+            if unread is not None:
+                unread.end()
+                del self._writing[call]
+        elif unread is None:
+            unread = self._writing[call] = Unread(self._ticket.guard)
+            now = self._loop.time()
+            self._alarm.set(unread.begin(call.out_nbytes, now), now)
+
+    def added(self, call: Call, nbytes: int) -> None:
+        """A call has so much more to write."""
+        unread = self._writing.get(call)
+        if unread is not None:
+            unread.add(nbytes)
 
     def _pump_all(self) -> None:
         for call in tuple(self._writing):
@@ -397,8 +397,7 @@ class Connection(asyncio.Protocol):
         self._receiving.pop(call, None)
         del self.calls[call.stream_id]
         call.gone()
-        if call.kept_nbytes:
-            self._keep(call)
+        self._keep(call)
         if self._state >= ENDING:
             return
         if not call.is_ended and self._h2.is_open(call.stream_id):
@@ -409,7 +408,7 @@ class Connection(asyncio.Protocol):
                 self._linger()
             else:
                 now = self._loop.time()
-                self._alarm.set(now + self.shared.settings.keepalive_s, now)
+                self._alarm.set(now + self._limits.keepalive_s, now)
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -427,18 +426,26 @@ class Connection(asyncio.Protocol):
 
     # -- the end ------------------------------------------------------------------------------------
 
-    def leave(self) -> None:
+    def leave(self, reason: str = "stopping") -> None:
         """Ask the client to call no more. The calls that are there are answered, then the connection ends."""
         if self._state == NEW:
+            self._ticket.because(reason)
             self._socket.close()
         elif self._state == OPEN:
+            self._ticket.because(reason)
             self._state = LEAVING
             self._h2.leave()
             self._flush()
             if not self.calls:
                 self._linger()
 
-    def abort(self) -> None:
+    def stop(self) -> None:
+        """End the calls that have no end of their own."""
+        for call in tuple(self.calls.values()):
+            call.stop()
+
+    def abort(self, reason: str) -> None:
+        self._ticket.because(reason)
         self._socket.abort()
 
     def _hang_up(self, code: int, why: str) -> None:
@@ -446,6 +453,10 @@ class Connection(asyncio.Protocol):
         log.info("a client is hung up on: %s", why)
         self._h2.leave(code, why.encode()[:128])
         self._flush()
+        self._end()
+
+    def _end(self) -> None:
+        self._ticket.because("malformed")
         self._state = ENDING
         self._forget()
         # It may still be sending. Were the socket closed now, what it has not read yet would be lost to it.
@@ -466,85 +477,74 @@ class Connection(asyncio.Protocol):
 
     def _check(self) -> None:
         """End what has taken too long, and set the alarm for what may."""
-        now, limits, settings = self._loop.time(), self._limits, self.shared.settings
-        if self._state == ENDING or (self._state == LEAVING and not self.calls):
-            if now >= self._ends_at:
-                self._socket.abort() if self._state == ENDING else self._socket.close()
-                self._state = ENDING
-                self._ends_at = now + limits.linger_s
-            self._alarm.set(self._ends_at, now)
-            return
+        now, limits = self._loop.time(), self._limits
         if self._state == NEW:
-            if now >= self._read_at + limits.hello_s:
-                self._socket.abort()
-                return
-            self._alarm.set(self._read_at + limits.hello_s, now)
-            return
-        dues = [self._check_paused(now), self._check_receiving(now), self._check_writing(now)]
-        if self.calls:
-            dues.append(self._check_alive(now))
-        else:
-            due = self._read_at + settings.keepalive_s
+            due = self._made_at + limits.header_s
             if now >= due:
-                self.leave()
+                self.abort("slow")
                 return
-            dues.append(due)
-        if self._state < ENDING:
-            self._alarm.set(min(dues), now)
-
-    def _check_paused(self, now: float) -> float:
-        if not self._is_paused:
-            return float("inf")
-        due = self._paused_at + self._limits.stall_s
-        if now < due:
-            return due
-        unread_nbytes = self._socket.get_write_buffer_size()
-        if self._unread_nbytes - unread_nbytes < min(self._limits.stall_nbytes, self._unread_nbytes):
-            log.info("a client that reads too little is hung up on")
-            self._socket.abort()
-        self.shared.engine.admission.nbytes += unread_nbytes - self._unread_nbytes
-        self._unread_nbytes, self._paused_at = unread_nbytes, now
-        return now + self._limits.stall_s
+        elif self._state == ENDING or (self._state == LEAVING and not self.calls):
+            due = self._ends_at
+            if now >= due:
+                self._socket.abort() if self._is_paused or self._state == ENDING else self._socket.close()
+                return
+        elif self._is_paused:
+            again = self._unread.look(self._socket.get_write_buffer_size(), now)
+            if again is None:
+                log.info("a client that reads too little is hung up on")
+                self.abort("stalled")
+                return
+            due = again
+        else:
+            due = min(self._check_receiving(now), self._check_writing(now), self._check_alive(now))
+        if self._state < LOST:
+            self._alarm.set(due, now)
 
     def _check_receiving(self, now: float) -> float:
-        """Calls whose message does not come."""
-        if self._waiting or self._is_paused:  # who is not listened to is not slow
-            return now + self.shared.settings.body_timeout_s
-        for call, began_at in tuple(self._receiving.items()):
-            due = began_at + self.shared.settings.body_timeout_s
-            if now < due:
-                return due
-            del self._receiving[call]
-            call.fail(SlowClient(f"a message was not here within {self.shared.settings.body_timeout_s:g} s"))
-        return float("inf")
+        """Calls whose message does not come, or too slowly."""
+        due = float("inf")
+        if self._waiting:  # who is not listened to is not slow
+            return now + self._limits.body_s
+        for call, (began_at, began_nbytes) in tuple(self._receiving.items()):
+            ends_at = self._limits.upload_ends_at(began_at, call.received_nbytes - began_nbytes)
+            if now < ends_at:
+                due = min(due, ends_at)
+            else:
+                del self._receiving[call]
+                call.fail(SlowClient(self._limits.slow_upload))
+        return due
 
     def _check_writing(self, now: float) -> float:
         """Calls whose answer is not taken."""
-        due, limits = float("inf"), self._limits
-        for call in tuple(self._writing):
-            if now >= call.stalled_at + limits.stall_s:
-                if call.written_nbytes - call.stalled_nbytes < limits.stall_nbytes:
-                    log.info("call %d is ended: the client does not take its answer", call.stream_id)
-                    self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
-                    self._close(call)
-                    continue
-                call.stalled_at, call.stalled_nbytes = now, call.written_nbytes
-            due = min(due, call.stalled_at + limits.stall_s)
+        due = float("inf")
+        for call, unread in tuple(self._writing.items()):
+            again = unread.look(call.out_nbytes, now)
+            if again is not None:
+                due = min(due, again)
+                continue
+            log.info("call %d is ended: the client does not take its answer", call.stream_id)
+            self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
+            self._close(call)
         return due
 
     def _check_alive(self, now: float) -> float:
-        """Whether a client that waits for its answer is still there."""
-        limits = self._limits
+        """A client that waits for an answer has to be there; one that does not is asked to leave after a while."""
+        limits = self._call_limits
+        if not self.calls:
+            due = self._read_at + self._limits.keepalive_s
+            if now >= due and self._state == OPEN:
+                self.leave("idle")
+                return self._ends_at
+            return due
         due = self._read_at + limits.ping_s
         if now < due:
             return due
         if not self._is_pinged:
             self._is_pinged = True
-            self._h2.ping(b"asynclin")
+            self._h2.ping(b"are you?")
             self._flush()
         if now >= due + limits.pong_s:
-            log.info("a client that is not there any more is hung up on")
-            self._socket.abort()
+            self.abort("left")
         return due + limits.pong_s
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from h2.settings import SettingCodes, Settings
 from hpack import Encoder
 from hyperframe.frame import GoAwayFrame
 
-from asyncline.transports.grpc.limits import Limits
+from asyncline.transports.grpc.limits import CallLimits
 
 _CONFIG = H2Configuration(
     client_side=False,
@@ -64,7 +64,7 @@ class ServerConnection(H2Connection):
 
     MAX_CLOSED_STREAMS = 1024  # in place of 65,536, of each connection
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: CallLimits) -> None:
         super().__init__(_CONFIG)
         self.encoder = PlainEncoder()
         self.local_settings = Settings(

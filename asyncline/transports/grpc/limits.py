@@ -1,4 +1,4 @@
-"""Limits: what one connection may take, in time, in bytes and in frames."""
+"""CallLimits: what the calls of one connection may take, besides what any connection may."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Besides those of ServiceSettings: `max_body_mb` of a message, `body_timeout_s` for a whole one, `keepalive_s`."""
+class CallLimits:
+    """Besides `asyncline.transports.guard.limits`, and `max_body_mb` of a message."""
 
-    hello_s: float = 10.0
-    """How long a client may take to say its preface."""
-    linger_s: float = 1.0
-    """How long a client may take to close its end after a GOAWAY."""
     max_streams: int = 256
     """Most calls of one connection at a time."""
     header_nbytes: int = 16 * 1024
@@ -36,12 +32,6 @@ class Limits:
     """... and for long."""
     chatter_per_frame: int = 4
     """How many more for each frame of a call, and of its answer."""
-    unread_nbytes: int = 2**20
-    """With more than this written and not yet read, nothing more is taken from a client."""
-    stall_s: float = 30.0
-    """How often a client that does not take its answer as fast as it is there has to have taken ..."""
-    stall_nbytes: int = 30 * 16 * 1024
-    """... so much of it; else the call is ended."""
     ping_s: float = 60.0
     """After so long without a word a client that waits for an answer is asked whether it is there ..."""
     pong_s: float = 20.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncline.deadline import Clock
-from asyncline.transports.grpc.limits import Limits
+from asyncline.transports.grpc.limits import CallLimits
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _PREFIX_NBYTES = 9
@@ -22,7 +22,7 @@ class Meter:
     calls that are taken back. Frames that are longer than allowed are found before they are there.
     """
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
+    def __init__(self, limits: CallLimits, clock: Clock) -> None:
         self._limits = limits
         self._clock = clock
         #: Bytes of the current frame, at first of the preface, that are still to come.

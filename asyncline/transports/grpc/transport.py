@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from collections.abc import Iterable
-from functools import partial
-from typing import Any
 
 from grpclib.const import Handler
 
 from asyncline.engine.engine import Engine
 from asyncline.settings import ServiceSettings
-from asyncline.transports.base import BACKLOG, Transport
+from asyncline.transports.base import Transport
 from asyncline.transports.grpc.connection import Connection, Shared
 from asyncline.transports.grpc.health import Health
-from asyncline.transports.grpc.limits import Limits
+from asyncline.transports.grpc.limits import CallLimits
 from asyncline.transports.grpc.reflection import Reflection
 from asyncline.transports.grpc.service import Service
+from asyncline.transports.guard.guard import ConnGuard, Ticket
+from asyncline.transports.guard.listener import Listener
 
 
 class GrpcTransport(Transport):
     """The listening socket and its connections.
 
     :param services: besides health and reflection.
+    :param guard: that of the server; one of its own by default.
     """
 
     def __init__(
@@ -32,79 +31,54 @@ class GrpcTransport(Transport):
         engine: Engine,
         settings: ServiceSettings,
         services: Iterable[Service] = (),
-        limits: Limits | None = None,
+        guard: ConnGuard | None = None,
+        limits: CallLimits | None = None,
     ) -> None:
-        self._engine = engine
         self._settings = settings
-        self._limits = limits or Limits()
+        self._guard = guard or ConnGuard(engine, settings)
         served = [*services]
-        names = Reflection(served).names
-        health = Health(engine, names)
-        self._services = [*served, health, Reflection([*served, health])]
-        self._shared: Shared | None = None
-        self._listener: asyncio.Server | None = None
+        served.append(Health(engine, Reflection(served).names))
+        served.append(Reflection(served))
+        methods: dict[str, Handler] = {}
+        for service in served:
+            methods.update(service.__mapping__())
+        open_methods = frozenset(path for service in served for path in service.open_methods)
+        self._shared = Shared(engine, settings, self._guard.limits, limits or CallLimits(), methods, open_methods)
+        self._listener = Listener(self._guard, "grpc", self._connect, alpn=("h2",))
 
     async def start(self) -> None:
-        methods: dict[str, Handler] = {}
-        for service in self._services:
-            methods.update(service.__mapping__())
-        open_methods = frozenset(path for service in self._services for path in service.open_methods)
-        self._shared = Shared(self._engine, self._settings, self._limits, methods, open_methods)
-        where: dict[str, Any] = {"host": self._settings.host, "port": self._settings.grpc_port}
-        if self._settings.grpc_fd is not None:
-            where = {"sock": socket.socket(fileno=self._settings.grpc_fd)}
-        tls = self._tls()
-        self._listener = await asyncio.get_running_loop().create_server(
-            partial(Connection, self._shared),
-            **where,
-            ssl=tls,
-            ssl_handshake_timeout=self._limits.hello_s if tls is not None else None,
-            backlog=BACKLOG,
-        )
+        await self._listener.start(self._settings, self._settings.grpc_port, self._settings.grpc_fd)
 
-    def _tls(self) -> ssl.SSLContext | None:
-        if self._settings.tls_cert is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._settings.tls_cert, self._settings.tls_key)
-        context.set_alpn_protocols(["h2"])
-        return context
+    def _connect(self, ticket: Ticket) -> Connection:
+        return Connection(self._shared, ticket)
 
     @property
     def address(self) -> str:
-        assert self._listener is not None, "not started"
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        scheme = "grpc" if self._settings.tls_cert is None else "grpcs"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{'grpc' if self._settings.tls_cert is None else 'grpcs'}://{self._listener.place}"
 
     @property
     def connections(self) -> frozenset[Connection]:
         """Those that are open."""
-        return frozenset(self._shared.connections) if self._shared is not None else frozenset()
+        return frozenset(self._shared.connections)
 
     def close(self) -> None:
-        if self._shared is None:
-            return
         self._shared.is_closing = True
-        if self._listener is not None:
-            self._listener.close()
+        self._listener.close()
         for connection in self.connections:
             connection.leave()
 
     async def wait_closed(self) -> None:
+        await self._listener.wait_closed()
         shared = self._shared
-        if shared is None:
-            return
         for connection in self.connections:
-            for call in tuple(connection.calls.values()):
-                call.stop()
+            connection.stop()
         if shared.tasks:
             await asyncio.wait(tuple(shared.tasks))
         if not shared.connections:
             return
-        shared.empty = shared.loop.create_future()
+        shared.empty = asyncio.get_running_loop().create_future()
         # Twice: until a client has closed its end, or is closed, and until its last answer is out.
-        await asyncio.wait([shared.empty], timeout=2 * self._limits.linger_s)
+        await asyncio.wait([shared.empty], timeout=2 * self._guard.limits.linger_s)
         for connection in self.connections:
-            connection.abort()
+            connection.abort("stopping")
         await shared.empty

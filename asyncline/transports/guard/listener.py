@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncline.settings import ServiceSettings
@@ -33,12 +33,14 @@ class Listener:
 
     :param wire: `rest`, `grpc` or `tcp`.
     :param factory: makes the protocol of a connection. It has to `close` the Ticket when that is lost.
+    :param alpn: what is spoken, for the TLS handshake to agree on.
     """
 
-    def __init__(self, guard: ConnGuard, wire: str, factory: Factory) -> None:
+    def __init__(self, guard: ConnGuard, wire: str, factory: Factory, alpn: Sequence[str] = ()) -> None:
         self._guard = guard
         self._wire = wire
         self._factory = factory
+        self._alpn = alpn
         self._sockets: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -52,7 +54,7 @@ class Listener:
         :raises ssl.SSLError: the certificate is none.
         """
         self._loop = asyncio.get_running_loop()
-        self._tls = _tls(settings)
+        self._tls = _tls(settings, self._alpn)
         try:
             if fd is not None:
                 self._sockets.append(socket.socket(fileno=fd))
@@ -152,9 +154,11 @@ class Listener:
             log.debug("a connection of %s was not made: %s", ticket.peer, error)
 
 
-def _tls(settings: ServiceSettings) -> ssl.SSLContext | None:
+def _tls(settings: ServiceSettings, alpn: Sequence[str]) -> ssl.SSLContext | None:
     if settings.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
