@@ -21,16 +21,16 @@ class _Current(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """The request that the running hook works for."""
+    """The request that the running hook works for, or the batch of several requests: then it has only a deadline."""
 
     data_id: int
-    """The engine's own increasing id."""
+    """The engine's own increasing id; 0 of several requests."""
     log_id: str
-    """The caller's id, empty where it gave none."""
+    """The caller's id, empty where it gave none, and of several requests."""
     traceparent: str | None
     """W3C trace context, to be passed on in calls to other services."""
     expires_at: float
-    """Deadline in seconds of CLOCK_MONOTONIC."""
+    """Deadline in seconds of CLOCK_MONOTONIC; of several requests the latest."""
 
     @property
     def remaining_s(self) -> float:
@@ -38,7 +38,7 @@ class Context:
         return max(0.0, self.expires_at - time.monotonic())
 
 
-#: Set by a lane right before it calls a hook of one Item, and to None before one of a whole batch.
+#: Set by a lane right before it calls a hook: to the Item; for a batch to a Context, or in a thread to None.
 current: ContextVar[_Current | None] = ContextVar("asyncline_current", default=None)
 
 
@@ -49,7 +49,9 @@ worker_place: ContextVar[int | None] = ContextVar("asyncline_worker_place", defa
 def context() -> Context:
     """The request that the running hook works for: `data_id`, `log_id` and remaining time.
 
-    :raises LookupError: called outside of a hook, or in `process`, which works for many requests.
+    In an `async def process`, which is cancelled when nobody waits for any of its results, it is that of the batch.
+
+    :raises LookupError: called outside of a hook, or in a `process` that is not async.
     """
     item = current.get()
     if item is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncline.engine.parts import Parts
 from asyncline.errors import Cancelled, DeadlineExceeded, RequestError, hook_error
@@ -14,8 +14,15 @@ from asyncline.graph.fusion import Hook
 if TYPE_CHECKING:
     from asyncline.engine.engine import Engine
     from asyncline.engine.expiry import Expirable
-    from asyncline.engine.lanes.base import Job
     from asyncline.engine.lanes.steps import StepResult
+
+
+class Work(Protocol):
+    """What is being done for an Item."""
+
+    def cancel(self) -> None:
+        """The Item is dead."""
+
 
 PENDING: Any = type("Pending", (), {"__repr__": lambda self: "PENDING"})()
 """Stands for a value that is still to come."""
@@ -66,8 +73,8 @@ class Item:
         #: Where the answer goes piece by piece; None where it goes in one.
         self.parts: Parts | None = None
         self.on_done: Callable[[Item], None] | None = None
-        #: Work of this Item in lanes, to be cancelled when its outcome comes first.
-        self.jobs: list[Job] = []
+        #: Work for this Item in lanes and replicas, to be cancelled when its outcome comes first.
+        self.jobs: list[Work] = []
         #: Its place among the deadlines.
         self.tick: set[Expirable]
         #: Values by slot (see `graph/plan.py`), PENDING where an Op has not delivered yet, None where fusion
@@ -138,7 +145,7 @@ class Item:
     def _finish(self) -> None:
         self.done = True
         for job in tuple(self.jobs):
-            job.lane.cancel(job)
+            job.cancel()
         self.engine.finished(self)
         self.values = []
         self.ahead = None

@@ -61,6 +61,10 @@ class Job:
         #: Which worker of its lane ran it.
         self.worker = 0
 
+    def cancel(self) -> None:
+        """Its Item is dead."""
+        self.lane.cancel(self)
+
     def set_results(self, own: StepResult, *rest: StepResult) -> None:
         """Take what came of its own hook, and of the steps after it as far as they ran."""
         self.value, self.error = own.value, own.error

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from asyncline.deadline import Clock
-from asyncline.engine.context import current
+from asyncline.engine.context import Context, current
 from asyncline.engine.lanes.base import Batch, Job, Lane, LaneStatistics, Replica
 from asyncline.engine.lanes.call import arguments, fail, take_results
 from asyncline.engine.parts import run_stream
 from asyncline.errors import OpError, hook_error, load_error
 from asyncline.graph.plan import Node
+
+if TYPE_CHECKING:
+    from asyncline.engine.visit import Sample
 
 CLOSE_S = 1.0
 """How long cancelled hooks have for their `finally` when all ends."""
@@ -113,8 +118,40 @@ class LoopLane(Lane):
         return LaneStatistics(self.width, self.width, len(self._running), 0, 0)
 
 
+class Call:
+    """A Batch in an async `process`, as work for its Items: cancelled when the last of them is dead."""
+
+    __slots__ = ("_alive", "context", "items", "task")
+
+    task: asyncio.Task[None]
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.items = list({sample.visit.item: None for sample in samples})
+        self._alive = sum(not item.done for item in self.items)
+        expires_at = max(sample.visit.expires_at for sample in samples)
+        if len(self.items) == 1:
+            (item,) = self.items
+            self.context = Context(item.data_id, item.log_id, item.traceparent, expires_at)
+        else:
+            self.context = Context(0, "", None, expires_at)
+        for item in self.items:
+            item.jobs.append(self)
+
+    def cancel(self) -> None:
+        self._alive -= 1
+        if not self._alive:
+            self.task.cancel()
+
+    def over(self) -> None:
+        for item in self.items:
+            item.jobs.remove(self)
+
+
 class LoopReplica(Replica):
-    """A replica whose `process` is `async def`: one task for each Batch."""
+    """A replica whose `process` is `async def`: one task for each Batch, cancelled when all its Items are dead.
+
+    One that does not end then keeps the replica, which is said to hang some time after the batch's deadlines.
+    """
 
     def __init__(self, node: Node, index: int, device: str, tasks: asyncio.TaskGroup, clock: Clock) -> None:
         self.node = node
@@ -137,11 +174,12 @@ class LoopReplica(Replica):
 
     def submit(self, batch: Batch) -> None:
         name = f"asyncline {self.node.name}.process replica {self.index}"
-        self._running = self._tasks.create_task(self._run(batch), name=name)
-        self._running.add_done_callback(partial(self._hand_back, batch))
+        call = Call(batch.samples)
+        self._running = call.task = self._tasks.create_task(self._run(batch, call.context), name=name)
+        self._running.add_done_callback(partial(self._hand_back, batch, call))
 
-    async def _run(self, batch: Batch) -> None:
-        current.set(None)
+    async def _run(self, batch: Batch, context: Context) -> None:
+        current.set(context)
         batch.started_at = self._clock()
         try:
             given = arguments(self._op, batch)
@@ -152,11 +190,12 @@ class LoopReplica(Replica):
         except BaseException as error:  # a SystemExit of a hook must not end the server
             fail(self._op, batch, error)
 
-    def _hand_back(self, batch: Batch, task: asyncio.Task[None]) -> None:
+    def _hand_back(self, batch: Batch, call: Call, task: asyncio.Task[None]) -> None:
+        call.over()
         batch.ended_at = self._clock()
         batch.started_at = batch.started_at or batch.ended_at
         if task.cancelled() and batch.error is None:
-            # Ours at the close; else `process` let an inner cancel escape.
+            # Nobody waits any more; else `process` let an inner cancel escape.
             batch.error = OpError(f"op {self.node.name!r} process: was cancelled")
         batch.done(batch)
 
