@@ -14,9 +14,9 @@ class Usages:
     """Usage of the graph, by the name `""`, and of each Op.
 
     Of a request, `queue` is its wait at an Op, `compute_input` its `preprocess`, `compute_infer` the `process` of the
-    batches that it was in, `compute_output` its `postprocess`; of the graph they are the sums over the Ops, which run
-    side by side where the graph has branches. `success` and `fail` of the graph are whole requests. Of an Op, fails are
-    those that it caused.
+    batches that it was in, `compute_output` its `postprocess` and the handing over. Of the graph they are the sums over
+    the Ops, which run side by side where the graph has branches; its `success` and `fail` are whole requests. Of an Op,
+    fails are those that it caused.
     """
 
     def __init__(self, engine: Engine, statistics: Statistics) -> None:
@@ -46,11 +46,9 @@ class Usages:
 
     def _of_op(self, node: Node) -> Usage:
         counted = self._statistics
-        times = {stage: counted.op_seconds.get((node.name, stage)) for stage in ("wait", "pre", "mid", "post")}
-        wait = times["wait"]
-        assert wait is not None, "every Op has that stage"
-        count = wait.count
-        queue, before, infer, after = (_duration(count, found.sum if found else 0.0) for found in times.values())
+        count = counted.op_seconds[node.name, "wait"].count  # every Op has that stage
+        stages = (("wait",), ("pre",), ("mid",), ("post", "out"))
+        queue, before, infer, after = (_duration(count, self._seconds(node, each)) for each in stages)
         failed = counted.op_failures[node.name]
         sizes = counted.executions.get(node.name)
         batches: tuple[BatchUsage, ...]
@@ -73,6 +71,10 @@ class Usages:
             batches=batches,
             last_inference_ms=self._last_ms() if count or failed.count else 0,
         )
+
+    def _seconds(self, node: Node, stages: tuple[str, ...]) -> float:
+        found = [self._statistics.op_seconds.get((node.name, stage)) for stage in stages]
+        return sum(histogram.sum for histogram in found if histogram is not None)
 
     def _last_ms(self) -> int:
         started_at = self._statistics.last_started_at

@@ -323,14 +323,6 @@ async def test_a_body_that_stops_arriving_is_given_up() -> None:
         assert b"408 Request Timeout" in got and b'"slow_client"' in got
 
 
-async def test_a_compressed_body_is_not_accepted() -> None:
-    async with serving(one_op(echo)) as client:
-        answer = await client.post(
-            data=b"x", headers={"Content-Encoding": "gzip"}, skip_auto_headers=["Accept-Encoding"]
-        )
-        assert answer.error == (415, "unsupported")
-
-
 async def test_a_malformed_head_does_not_hurt_others() -> None:
     async with serving(one_op(echo)) as client:
         assert b"400 Bad Request" in await client.raw(b"NONSENSE\r\n\r\n")

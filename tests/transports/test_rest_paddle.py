@@ -116,7 +116,7 @@ async def test_a_refusal_at_the_door_is_an_error_of_http() -> None:
         token = {"Authorization": "Bearer secret"}
         answer = await client.post("/test/prediction", data=b" " * 1001, headers=token)
         assert (answer.status, answer.json["code"]) == (413, 8)
-        packed = await client.post("/test/prediction", data=b"{}", headers={**token, "Content-Encoding": "gzip"})
+        packed = await client.post("/test/prediction", data=b"{}", headers={**token, "Content-Encoding": "br"})
         assert (packed.status, packed.json["code"]) == (415, 12)
         assert (await client.post("/test/prediction", data=b"{}", headers=token)).status == 200
 

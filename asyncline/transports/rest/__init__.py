@@ -1,7 +1,10 @@
 """REST: `POST /{graph}` and the server's own pages, on aiohttp's low-level server.
 
-    transport.py   RestTransport: sockets, routes, the life of one request
+    transport.py   RestTransport: sockets, the native routes, the life of one request
     connection.py  aiohttp's protocol, with the limits of the connection guard
+    routes.py      the seam for the routes of other protocols
+    intake.py      what all routes that run the graph have in common: admission, the body, the headers
+    coding.py      gzip and deflate, of bodies that come and go
     body.py        a request body, of whatever media type, to a payload
     answer.py      an outcome to a response; the table from codes to HTTP statuses
 <<<<<<< HEAD

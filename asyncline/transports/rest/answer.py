@@ -9,6 +9,7 @@ from aiohttp import web
 
 from asyncline.engine.item import Item
 from asyncline.errors import ProductError, RequestError, TooLarge, public_message
+from asyncline.transports.rest import coding
 from asyncline.wire import json
 
 STATUSES: dict[str, int] = {
@@ -72,7 +73,7 @@ class Answer(web.StreamResponse):
         elif request.version < (1, 1):
             connection = "Connection: keep-alive\r\n"
         head = (
-            f"{_LINES[self._status]}Content-Type: {self._content_type}\r\nContent-Length: {len(self._content)}\r\n"
+            f"{_LINES[self._status]}Content-Type: {self._content_type}\r\nContent-Length: {self.body_length}\r\n"
             f"{self._header_lines}{connection}\r\n"
         ).encode("latin-1")
         writer = request.writer
@@ -85,6 +86,56 @@ class Answer(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         self._eof_sent = True
+
+    def close_after(self) -> None:
+        """Close the connection once it is written."""
+        self._must_close = True
+        self._keep_alive = False
+
+    async def compress(self, accept: str | None) -> None:
+        """Compress the body, unless it is short.
+
+        :param accept: the header Accept-Encoding.
+        """
+        chosen = coding.accepted_coding(accept) if self.body_length >= coding.LEAST_NBYTES else None
+        if chosen is not None:
+            self._set_body(await coding.deflate(self._parts, chosen))
+            self._header_lines += f"Content-Encoding: {chosen}\r\nVary: Accept-Encoding\r\n"
+
+    @property
+    def _parts(self) -> tuple[bytes | memoryview, ...]:
+        return (self._content,)
+
+    def _set_body(self, body: bytes) -> None:
+        self._content = body
+
+
+class PartedAnswer(Answer):
+    """A response of several parts, which are not joined: large arrays are written from where they lie."""
+
+    def __init__(
+        self, status: int, parts: tuple[bytes | memoryview, ...], content_type: str, headers: str = ""
+    ) -> None:
+        super().__init__(status, bytes(parts[0]), content_type, headers)
+        self._more = parts[1:]
+
+    @property
+    def body_length(self) -> int:
+        return sum(map(len, self._parts))
+
+    @property
+    def _parts(self) -> tuple[bytes | memoryview, ...]:
+        return (self._content, *self._more)
+
+    def _set_body(self, body: bytes) -> None:
+        self._content, self._more = body, ()
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        writer = await super().prepare(request)
+        if request.method != "HEAD":
+            for part in self._more:
+                await writer.write(part)
+        return writer
 
 
 def id_lines(item: Item) -> str:
@@ -110,10 +161,16 @@ def error_body(error: RequestError, request_id: int | str) -> bytes:
     return json.encode({"code": error.code, "message": public_message(error), "request_id": str(request_id)})
 
 
-def error_answer(error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:
-    """An error with its status."""
+def error_answer(
+    error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False, body: bytes | None = None
+) -> Answer:
+    """An error with its status.
+
+    :param body: what it says; by default the JSON `{"code", "message", "request_id"}`.
+    """
     status = HEAD_TOO_LARGE if isinstance(error, HeadTooLarge) else status_of(error)
-    body = error_body(error, request_id)
+    if body is None:
+        body = error_body(error, request_id)
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers += f"Retry-After: {retry_after_s}\r\n"

@@ -7,17 +7,15 @@ error in the gateway's words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
-
 from aiohttp import web
 
 from asyncline.engine.engine import Engine
-from asyncline.engine.item import Item
-from asyncline.errors import Overloaded, RequestError, Unavailable, public_message
+from asyncline.errors import RequestError, public_message
 from asyncline.graph.graph import RESERVED
 from asyncline.transports.paddle import Pipeline
-from asyncline.transports.rest.answer import JSON, Answer, status_of
+from asyncline.transports.rest.answer import JSON, Answer, error_answer
+from asyncline.transports.rest.intake import Intake
+from asyncline.transports.rest.routes import Routes
 from asyncline.wire.paddle import BadPackage, rest
 
 TEXT = "text/plain; charset=utf-8"
@@ -37,32 +35,16 @@ GRPC_CODES = {
 INTERNAL = 13
 
 
-class Door(Protocol):
-    """What a route needs of the transport that it is of."""
-
-    @property
-    def is_draining(self) -> bool: ...
-
-    def admit(self, request: web.BaseRequest) -> int:
-        """Let a request in, or raise why not; the bytes of the budget that it holds until they are released."""
-
-    async def body(self, request: web.BaseRequest) -> bytes:
-        """The whole body, within the limits of size and time."""
-
-    def options(self, headers: Mapping[str, str]) -> dict[str, Any]:
-        """What the headers say to `Engine.begin`, beside the log_id."""
-
-    def about(self, item: Item) -> str:
-        """Headers that tell an Item's ids, and where its time went."""
-
-
-class PaddleRoute:
+class PaddleRoute(Routes):
     """The gateway's only route."""
 
-    def __init__(self, engine: Engine, door: Door) -> None:
+    def __init__(self, engine: Engine, intake: Intake) -> None:
         self._engine = engine
-        self._door = door
+        self._intake = intake
         self._pipeline = Pipeline(engine)
+
+    def owns(self, path: str) -> bool:
+        return self.match(path) is not None
 
     @staticmethod
     def match(path: str) -> tuple[str, str] | None:
@@ -72,24 +54,20 @@ class PaddleRoute:
             return None
         return parts[1], parts[2]
 
-    async def __call__(self, request: web.BaseRequest, name: str, method: str) -> Answer:
+    async def handle(self, request: web.BaseRequest) -> Answer:
+        found = self.match(request.path)
+        assert found is not None, "it owns the path"
+        name, method = found
         if not name or not method:
-            return Answer(404, NOT_FOUND, TEXT, close=self._closes(request))
+            return Answer(404, NOT_FOUND, TEXT, close=not request.content.is_eof())
         if request.method != "POST":
-            return Answer(405, NOT_ALLOWED, TEXT, "Allow: POST\r\n", close=self._closes(request))
+            return Answer(405, NOT_ALLOWED, TEXT, "Allow: POST\r\n", close=not request.content.is_eof())
+        intake, pipeline = self._intake, self._pipeline
+        reserved = intake.enter(request)
         try:
-            return await self._infer(request, name, method)
-        except RequestError as error:
-            if not isinstance(error, (Overloaded, Unavailable)):  # those are counted where they are raised
-                self._engine.note_rejected(error)
-            return _refusal(error, close=self._closes(request))
-
-    async def _infer(self, request: web.BaseRequest, name: str, method: str) -> Answer:
-        engine, door, pipeline = self._engine, self._door, self._pipeline
-        reserved = door.admit(request)
-        try:
-            body = await door.body(request)
-            options = door.options(request.headers)
+            body = intake.body_nowait(request)
+            if body is None:
+                body = bytes(await intake.body(request))
             try:
                 call = rest.decode_request(body, name, method)
             except BadPackage as error:
@@ -98,33 +76,18 @@ class PaddleRoute:
                 payload = pipeline.payload(call)
             except RequestError as error:
                 return self._misfit(error)
-            item = engine.begin(payload, log_id=pipeline.log_id(call), **options)
+            item = intake.begin(request.headers, payload, log_id=pipeline.log_id(call))
             if not item.done:
                 await item.wait()
         finally:
-            engine.admission.release(reserved)
-        return self._answer(pipeline.answer(call, item, rest.encode_response), door.about(item))
+            intake.leave(reserved)
+        return Answer(200, pipeline.answer(call, item, rest.encode_response), JSON, intake.about(item))
 
     def _misfit(self, error: RequestError) -> Answer:
         """The answer to what could be read, and fits nothing here."""
         self._engine.note_rejected(error)
-        return self._answer(self._pipeline.refusal(error, rest.encode_response))
+        return Answer(200, self._pipeline.refusal(error, rest.encode_response), JSON)
 
-    def _answer(self, body: bytes, headers: str = "") -> Answer:
-        return Answer(200, body, JSON, headers, close=self._door.is_draining)
-
-    def _closes(self, request: web.BaseRequest) -> bool:
-        """Whether a connection cannot be used again after an answer that did not take the whole request in."""
-        return self._door.is_draining or not request.content.is_eof()
-
-
-def _refusal(error: RequestError, *, close: bool) -> Answer:
-    headers = ""
-    retry_after_s = getattr(error, "retry_after_s", None)
-    if retry_after_s is not None:
-        headers += f"Retry-After: {retry_after_s}\r\n"
-    status = status_of(error)
-    if status == 401:
-        headers += "WWW-Authenticate: Bearer\r\n"
-    body = rest.encode_error(GRPC_CODES.get(str(error.code), INTERNAL), public_message(error))
-    return Answer(status, body, JSON, headers, close=close)
+    def error(self, error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:
+        body = rest.encode_error(GRPC_CODES.get(str(error.code), INTERNAL), public_message(error))
+        return error_answer(error, request_id, headers, close=close, body=body)
