@@ -101,7 +101,7 @@ async def test_every_part_is_an_event_and_the_end_is_one() -> None:
         *parts, (kind, done) = parse(answer.body)
         assert parts == [("message", 0), ("message", 1), ("message", 2)]
         assert (kind, done["data_id"], done["parts"]) == ("done", 1, 3)
-        assert set(done["times_ms"]) == {"count.wait", "count.pre", "total"}
+        assert {"count.wait", "count.pre", "total"} <= set(done["times_ms"])
         assert done["times_ms"]["total"] > 0
 
 
