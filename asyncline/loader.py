@@ -12,7 +12,7 @@ from asyncline.graph.graph import Graph
 
 
 def load(app: str) -> Graph:
-    """Import a Graph by `module:attr`, from the working directory first.
+    """Import a Graph by `module:attr`, from the working directory first; or what has one as its `graph`.
 
     `app.py:graph` and `path/to/app.py:graph` mean the module too.
 
@@ -51,6 +51,8 @@ def load(app: str) -> Graph:
             graphs = ", ".join(name for name, value in vars(module).items() if isinstance(value, Graph))
             hint = f"; its graphs: {graphs}" if graphs else "; it has no Graph"
             raise LoadError(f"module {module_name!r} has no {attribute!r}{hint}") from None
+    if not isinstance(found, Graph):
+        found = getattr(found, "graph", found)
     if not isinstance(found, Graph):
         raise LoadError(f"{app} is a {type(found).__name__}, not a Graph")
     return found

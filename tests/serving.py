@@ -22,10 +22,12 @@ _READY = re.compile(r"serving \S+ on (http\S+)")
 class Process:
     """A running `asyncline` command; what it wrote to stderr is in `lines`."""
 
+    program: tuple[str, ...] = ("-m", "asyncline")
+
     def __init__(self, *arguments: str, cwd: Path = SERVICES, env: dict[str, str] | None = None) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "asyncline", *arguments],
+            [sys.executable, *self.program, *arguments],
             cwd=cwd,
             # Whoever wants another wire than REST gives its port: those by default may be taken.
             env={

@@ -53,6 +53,11 @@ def test_a_graph_is_found_in_a_folder(folder: Path, app: str) -> None:
     assert load(app).name == "found"
 
 
+def test_a_graph_may_be_that_of_a_service(folder: Path) -> None:
+    write(folder / "loaded_app.py", GRAPH + "\nclass service:\n    pass\n\nservice.graph = graph\n")
+    assert load("loaded_app:service").name == "found"
+
+
 def test_a_graph_may_be_an_attribute_of_something(folder: Path) -> None:
     write(folder / "loaded_app.py", GRAPH + "\nclass graphs:\n    main = graph\n")
     assert load("loaded_app:graphs.main").name == "found"

@@ -12,12 +12,15 @@ from rich.console import Console
 from asyncline.errors import AsynclineError, GraphError, SettingsError
 from asyncline.exits import Exit
 from asyncline.graph.graph import Graph
+from asyncline.observe.log import to_console
 from asyncline.paddle.build import build
 from asyncline.paddle.config import Config, read
 from asyncline.paddle.op import Op
 from asyncline.paddle.request_op import RequestOp
 from asyncline.paddle.response_op import ResponseOp, check_response_op
+from asyncline.server import serve
 from asyncline.settings import ServiceSettings, Settings, Source, from_environment, merge
+from asyncline.tuning import tune_malloc
 
 log = logging.getLogger("asyncline.paddle")
 
@@ -83,15 +86,14 @@ class PipelineServer:
 
     def run_server(self) -> None:
         """Serve until SIGTERM or Ctrl-C, then end the process where something went wrong."""
-        if multiprocessing.parent_process() is not None:
-            return  # a worker process, which reads the script once more to know its classes
-        from asyncline.observe.log import to_console
-        from asyncline.server import serve
-
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            return  # a worker process at its start, which runs the script once more to know its classes
+        graph = self.graph
+        tune_malloc()
         to_console("info")
         console = Console(stderr=True)
         try:
-            code = serve(self.graph, self.settings, console)
+            code = serve(graph, self.settings, console)
         except AsynclineError as error:
             console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             code = Exit.CONFIG if isinstance(error, SettingsError | GraphError) else Exit.LOAD

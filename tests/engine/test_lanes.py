@@ -665,3 +665,41 @@ async def test_a_request_that_failed_keeps_none_of_its_arrays(cpu: str) -> None:
             assert alive() is None
     finally:
         gc.enable()
+
+
+class Narrow(Op):
+    """Fails where more of its hooks run at once than it allows."""
+
+    cpu = "thread"
+    cpu_concurrency = 2
+
+    def __init__(self, *inputs: Any, **settings: Any) -> None:
+        super().__init__(*inputs, **settings)
+        self.room = threading.Semaphore(2)
+        self.both = threading.Barrier(2, timeout=5)
+
+    def _run(self, value: Any) -> Any:
+        if not self.room.acquire(blocking=False):
+            raise RuntimeError("three at once")
+        self.both.wait()  # two at once there are
+        self.room.release()
+        return value
+
+    def preprocess(self, value: Any) -> Any:
+        return self._run(value)
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+    def postprocess(self, result: Any, value: Any) -> Any:
+        return self._run(result)
+
+
+async def test_an_op_bounds_its_hooks_in_the_thread_lane() -> None:
+    graph = graph_of(Narrow)
+    written = {"dag": {"cpu_threads": 8}}
+    settings = merge(graph.name, {o.name: o.code_settings for o in graph.ops}, Source("test", written))
+    async with Engine(graph, settings) as engine:
+        assert await outcomes(engine, *range(40)) == list(range(40))
+        statistics = engine.statistics().lanes["thread"]
+    assert (statistics.running, statistics.waiting) == (0, 0)

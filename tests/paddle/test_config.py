@@ -155,7 +155,9 @@ def test_either_a_file_or_a_dict_is_given() -> None:
             read(**arguments)
 
 
-@pytest.mark.parametrize("text, words", [(None, "cannot read"), ("a: [", "is no YAML"), ("!!python/name:os", "no YAML")])
+@pytest.mark.parametrize(
+    "text, words", [(None, "cannot read"), ("a: [", "is no YAML"), ("!!python/name:os", "is no YAML")]
+)
 def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str | None, words: str) -> None:
     file = tmp_path / "config.yml"
     if text is not None:

@@ -12,7 +12,7 @@ import pytest
 from asyncline import Engine, GraphError, LoadError
 from asyncline.paddle import Op, PipelineServer, RequestOp, ResponseOp
 
-from .pipelines import ask, ask_all, entry, prepared, refused, request, running
+from .pipelines import ask, entry, prepared, refused, request, running
 
 
 class Append(Op):
@@ -164,7 +164,7 @@ async def behind_a_held_one(engine: Engine, *values: str) -> list[Any]:
     rest = [asyncio.create_task(ask(engine, x=value)) for value in values]
     processing = engine.runners[-1].processing
     assert processing is not None
-    while len(processing) < len(values):
+    while len(processing) < len(values):  # noqa: ASYNC110  # nobody tells when a sample has come to wait
         await asyncio.sleep(0)
     Hold.gate.set()
     assert (await first)["y"] == "[200.0]"

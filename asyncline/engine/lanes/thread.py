@@ -133,4 +133,5 @@ class ThreadLane(Lane):
 
     def statistics(self) -> LaneStatistics:
         waiting = self._jobs.qsize()
-        return LaneStatistics(self.width, self.width, max(0, self._running - waiting), waiting, 0)
+        held = sum(map(len, self._held.values()))
+        return LaneStatistics(self.width, self.width, max(0, self._running - waiting), waiting + held, 0)
