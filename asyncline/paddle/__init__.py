@@ -1,9 +1,15 @@
 """Paddle Serving's pipeline classes on this engine: an existing pipeline runs after changing its imports.
 
-    from paddle_serving_server.web_service import WebService, Op          from asyncline.paddle import WebService, Op
-    from paddle_serving_server.pipeline import PipelineServer, ...   →    from asyncline.paddle import PipelineServer, ...
-    from paddle_serving_server.pipeline.proto import pipeline_service_pb2      ... pipeline_service_pb2
-    from paddle_serving_server.pipeline.channel import ChannelDataErrcode      ... ChannelDataErrcode
+    from paddle_serving_server.web_service import WebService, Op
+    from paddle_serving_server.pipeline import PipelineServer, RequestOp, ResponseOp
+    from paddle_serving_server.pipeline.proto import pipeline_service_pb2
+    from paddle_serving_server.pipeline.channel import ChannelDataErrcode
+    from paddle_serving_server.pipeline.error_catch import CustomException, ProductErrCode
+    from paddle_serving_server.util import ArgsParser
+
+become
+
+    from asyncline.paddle import WebService, Op, PipelineServer, RequestOp, ResponseOp, ...     # all of them
 
 and in config.yml each `model_config` to the model as an ONNX file (`paddle2onnx --model_dir ... --save_file
 model.onnx`) or an exported torch program (.pt2). Then, as before, `python web_service.py`, `curl -d
