@@ -28,6 +28,7 @@ from asyncline.observe.prometheus import Metrics
 from asyncline.observe.statistics import Statistics
 from asyncline.settings import Settings
 from asyncline.transports.base import Transport
+from asyncline.transports.grpc.paddle import PaddleService
 from asyncline.transports.grpc.transport import GrpcTransport
 from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.rest.example import curl
@@ -72,7 +73,9 @@ class Server:
         #: Transports, and the settings of the ports they are to listen on.
         self.transports: list[tuple[Transport, str]] = [(self.rest, "http_port")]
         if service.grpc_port is not None or service.grpc_fd is not None:
-            self.transports.append((GrpcTransport(self.engine, service, guard=self.guard), "grpc_port"))
+            self.transports.append(
+                (GrpcTransport(self.engine, service, [PaddleService(self.engine)], guard=self.guard), "grpc_port")
+            )
         if service.tcp_port is not None or service.tcp_fd is not None:
             self.transports.append((TcpTransport(self.engine, service, self.guard), "tcp_port"))
 

@@ -191,13 +191,14 @@ class Call:
 
     # -- for a method: one answer -------------------------------------------------------------------
 
-    def run(self, payload: Any, encode: Callable[[Item], Bytes]) -> None:
+    def run(self, payload: Any, encode: Callable[[Item], Bytes], *, log_id: str | None = None) -> None:
         """Run one request through the graph, and answer with what `encode` makes of its Item, however that ended;
         where `encode` raises, as `item.result()` does for an Item that failed, with that error.
 
+        :param log_id: in place of the call's.
         :raises RequestError: it was refused at the door.
         """
-        self.begin(payload, partial(self._answer_item, encode))
+        self.begin(payload, partial(self._answer_item, encode), log_id=log_id)
 
     def begin(self, payload: Any, on_done: Callable[[Item], None], *, log_id: str | None = None) -> Item:
         """Start one request; its deadline is the call's, and so are its ids. It is cancelled when the call ends.

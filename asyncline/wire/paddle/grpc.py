@@ -11,9 +11,9 @@ from asyncline.errors import BadRequest, RequestError
 from asyncline.wire import protobuf
 from asyncline.wire.paddle import tensors
 from asyncline.wire.paddle.messages import PaddleTensor, PipelineRequest, PipelineResponse, check_count
-from asyncline.wire.paddle.schema import METHOD, SERVICE, message
+from asyncline.wire.paddle.schema import FILE, METHOD, SERVICE, message
 
-__all__ = ["METHOD", "SERVICE", "decode_request", "decode_response", "encode_request", "encode_response"]
+__all__ = ["FILE", "METHOD", "SERVICE", "decode_request", "decode_response", "encode_request", "encode_response"]
 
 _REQUEST_TENSORS, _RESPONSE_TENSORS = 3, 5
 _LEGACY_MARKS = {(5, 0), (6, 2)}

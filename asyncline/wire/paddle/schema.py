@@ -76,14 +76,25 @@ def _file(name: str, syntax: str, messages: dict[str, _Fields]) -> Any:
             field.label = _REPEATED if kind.endswith("*") else _OPTIONAL
             if single == "Tensor":
                 field.type_name = f".{PACKAGE}.Tensor"
-    return file.SerializeToString()
+    return file
 
+
+def _service() -> bytes:
+    file = _file("pipeline_service.proto", "proto3", {"Tensor": TENSOR, "Request": REQUEST, "Response": RESPONSE})
+    method = file.service.add(name="PipelineService").method.add(name="inference")
+    method.input_type, method.output_type = f".{PACKAGE}.Request", f".{PACKAGE}.Response"
+    data: bytes = file.SerializeToString()
+    return data
+
+
+FILE = _service()
+"""The FileDescriptorProto of today's messages and of the service."""
 
 pool = descriptor_pool.DescriptorPool()
+pool.AddSerializedFile(FILE)
 pool.AddSerializedFile(
-    _file("pipeline_service.proto", "proto3", {"Tensor": TENSOR, "Request": REQUEST, "Response": RESPONSE})
+    _file("legacy_pipeline_service.proto", "proto2", {"LegacyRequest": LEGACY_REQUEST}).SerializeToString()
 )
-pool.AddSerializedFile(_file("legacy_pipeline_service.proto", "proto2", {"LegacyRequest": LEGACY_REQUEST}))
 
 
 @cache

@@ -1,0 +1,53 @@
+"""Paddle Serving's PipelineService, for clients of both numberings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grpclib.const import Cardinality, Handler
+
+from asyncline.engine.engine import Engine
+from asyncline.errors import RequestError
+from asyncline.transports.grpc.call import Call
+from asyncline.transports.grpc.inbox import Bytes
+from asyncline.transports.grpc.service import Service
+from asyncline.transports.paddle import Pipeline
+from asyncline.wire.paddle import BadPackage, grpc
+
+
+class PaddleService(Service):
+    """`inference`: every outcome of a request that could be read is an answer with its number in `err_no`; a message
+    that could not, and what is refused at the door, is a status.
+    """
+
+    files = (grpc.FILE,)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pipeline = Pipeline(engine)
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        return {grpc.METHOD: Handler(self._inference, Cardinality.UNARY_UNARY, bytes, bytes)}
+
+    def _inference(self, call: Call, data: Bytes) -> None:
+        pipeline = self._pipeline
+        try:
+            request = grpc.decode_request(data)
+        except BadPackage as error:
+            self._misfit(call, error)
+            return
+        try:
+            payload = pipeline.payload(request)
+        except RequestError as error:
+            self._misfit(call, error)
+            return
+        call.run(
+            payload,
+            lambda item: pipeline.answer(request, item, grpc.encode_response),
+            log_id=pipeline.log_id(request) or None,
+        )
+
+    def _misfit(self, call: Call, error: RequestError) -> None:
+        """Answer what could be read, and fits nothing here."""
+        self._engine.note_rejected(error)
+        call.answer(self._pipeline.refusal(error, grpc.encode_response))
