@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving import ROOT, Server, serving
+from tests.serving import ROOT, serving
 
 pytest.importorskip("grpc_tools", reason="pip install grpcio-tools")
 
@@ -38,11 +38,9 @@ class Caller:
 
 
 @contextmanager
-def calling(era: str, server: Server) -> Iterator[Caller]:
-    host_and_port = server.wait_for(r"and on grpc://(\S+)")[1] if not hasattr(server, "grpc") else server.grpc
-    server.grpc = host_and_port  # type: ignore[attr-defined]
+def calling(era: str, address: str) -> Iterator[Caller]:
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.transports.paddle_client", era, host_and_port],
+        [sys.executable, "-m", "tests.transports.paddle_client", era, address],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -54,27 +52,34 @@ def calling(era: str, server: Server) -> Iterator[Caller]:
         assert process.wait(30) == 0
 
 
-@pytest.fixture(scope="module")
-def scale() -> Iterator[Server]:
-    with serving("pipeline:graph", "--grpc-port", "0") as server:
-        yield server
+@contextmanager
+def served(app: str) -> Iterator[str]:
+    """Where `app` listens for gRPC."""
+    with serving(app, "--grpc-port", "0") as server:
+        yield server.wait_for(r"and on grpc://(\S+)")[1]
 
 
 @pytest.fixture(scope="module")
-def today(scale: Server) -> Iterator[Caller]:
+def scale() -> Iterator[str]:
+    with served("pipeline:graph") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def today(scale: str) -> Iterator[Caller]:
     with calling("today", scale) as call:
         yield call
 
 
 @pytest.fixture(scope="module")
-def old(scale: Server) -> Iterator[Caller]:
+def old(scale: str) -> Iterator[Caller]:
     with calling("old", scale) as call:
         yield call
 
 
 @pytest.fixture(scope="module")
 def seen() -> Iterator[Caller]:
-    with serving("pipeline_values:graph", "--grpc-port", "0") as server, calling("today", server) as call:
+    with served("pipeline_values:graph") as address, calling("today", address) as call:
         yield call
 
 
