@@ -26,11 +26,14 @@ from asyncline.observe.log import Log
 from asyncline.observe.progress import Progress
 from asyncline.observe.prometheus import Metrics
 from asyncline.observe.statistics import Statistics
+from asyncline.observe.usage import Usages
 from asyncline.settings import Settings
 from asyncline.transports.base import Transport
+from asyncline.transports.grpc.inference import Inference
 from asyncline.transports.grpc.paddle import PaddleService
 from asyncline.transports.grpc.transport import GrpcTransport
 from asyncline.transports.guard.guard import ConnGuard
+from asyncline.transports.oip import Models
 from asyncline.transports.rest.example import curl
 from asyncline.transports.rest.transport import RestTransport
 from asyncline.transports.tcp.transport import TcpTransport
@@ -66,6 +69,7 @@ class Server:
         for observer in (statistics, Log()):
             self.engine.hooks.add(observer)
         metrics = Metrics(self.engine, statistics)
+        models = Models(self.engine, Usages(self.engine, statistics))
         service = settings.service
         #: One for all transports.
         self.guard = ConnGuard(self.engine, service)
@@ -73,9 +77,8 @@ class Server:
         #: Transports, and the settings of the ports they are to listen on.
         self.transports: list[tuple[Transport, str]] = [(self.rest, "http_port")]
         if service.grpc_port is not None or service.grpc_fd is not None:
-            self.transports.append(
-                (GrpcTransport(self.engine, service, [PaddleService(self.engine)], guard=self.guard), "grpc_port")
-            )
+            services = [Inference(self.engine, models), PaddleService(self.engine)]
+            self.transports.append((GrpcTransport(self.engine, service, services, self.guard), "grpc_port"))
         if service.tcp_port is not None or service.tcp_fd is not None:
             self.transports.append((TcpTransport(self.engine, service, self.guard), "tcp_port"))
 

@@ -3,6 +3,7 @@
     transport.py    GrpcTransport: the listening socket, and which services there are
     service.py      Service: how to write one, and how it starts an Item
     paddle.py       Paddle Serving's PipelineService
+    inference.py    the Open Inference Protocol's service; stream_infer.py: its ModelStreamInfer
     health.py       grpc.health.v1
     reflection.py   grpc.reflection.v1 and v1alpha
     connection.py   Connection: one client, from its preface to its end; GOAWAY, what takes too long

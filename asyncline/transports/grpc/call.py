@@ -8,12 +8,13 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from grpclib.const import Handler
 from grpclib.exceptions import GRPCError
 
 from asyncline.engine.item import Item
+from asyncline.engine.parts import OnPart
 from asyncline.errors import (
     BadRequest,
     Cancelled,
@@ -38,6 +39,18 @@ log = logging.getLogger("asyncline.grpc")
 INITIAL: Headers = [(":status", "200"), ("content-type", "application/grpc")]
 JOINED_NBYTES = 16 * 1024
 """Up to here, copying a message behind its prefix costs less than another frame."""
+
+
+class Options(TypedDict, total=False):
+    """How to run an Item otherwise than as the headers of its call say."""
+
+    log_id: str | None
+    timeout_s: float | None
+    """If shorter."""
+    priority: int
+    """If lower, which is a larger number."""
+    on_part: OnPart
+    """As for `Engine.begin`."""
 
 
 class Call:
@@ -73,6 +86,8 @@ class Call:
         self._task: asyncio.Task[None] | None = None
         self._items: set[Item] = set()
         self._arrived: asyncio.Future[None] | None = None
+        #: Called when all of `out` is written, or never will be.
+        self.on_drained: Callable[[], None] | None = None
         #: Resolved when all of `out` is written, or never will be.
         self._written: asyncio.Future[None] | None = None
         #: Bytes of DATA that are here, but for which the client gets no new window yet.
@@ -188,47 +203,56 @@ class Call:
         """All of `out` is written."""
         if self._written is not None and not self._written.done():
             self._written.set_result(None)
+        if self.on_drained is not None:
+            self.on_drained()
 
     # -- for a method: one answer -------------------------------------------------------------------
 
-    def run(self, payload: Any, encode: Callable[[Item], Bytes], *, log_id: str | None = None) -> None:
+    def run(self, payload: Any, encode: Callable[[Item], Bytes], **options: Unpack[Options]) -> None:
         """Run one request through the graph, and answer with what `encode` makes of its Item, however that ended;
         where `encode` raises, as `item.result()` does for an Item that failed, with that error.
 
-        :param log_id: in place of the call's.
         :raises RequestError: it was refused at the door.
         """
-        self.begin(payload, partial(self._answer_item, encode), log_id=log_id)
+        self.begin(payload, partial(self._answer_item, encode), **options)
 
-    def begin(self, payload: Any, on_done: Callable[[Item], None], *, log_id: str | None = None) -> Item:
+    def begin(
+        self, payload: Any, on_done: Callable[[Item], None], *, nbytes: int = 0, **options: Unpack[Options]
+    ) -> Item:
         """Start one request; its deadline is the call's, and so are its ids. It is cancelled when the call ends.
 
         :param on_done: is called with the outcome, perhaps before this returns; not if the call ends first.
-        :param log_id: in place of the call's.
-        :raises RequestError: it was refused at the door.
+        :param nbytes: of the budget, given back when the Item is done.
+        :raises RequestError: it was refused at the door, and `nbytes` are still the caller's.
         """
         head, shared = self.head, self._shared
-        timeout_s = None
+        timeout_s = options.get("timeout_s")
         if self.expires_at is not None:
-            timeout_s = self.expires_at - self._loop.time()
-            if timeout_s <= 0:
+            left_s = self.expires_at - self._loop.time()
+            if left_s <= 0:
                 raise DeadlineExceeded("the deadline passed before the request was here")
+            timeout_s = left_s if timeout_s is None else min(left_s, timeout_s)
+        log_id = options.get("log_id")
+        priority = head.priority(shared.settings.priorities)
         item = shared.engine.begin(
             payload,
             timeout_s=timeout_s,
             log_id=head.log_id if log_id is None else log_id,
             traceparent=head.traceparent,
-            priority=head.priority(shared.settings.priorities),
+            priority=max(priority, options.get("priority", 1)),
+            on_part=options.get("on_part"),
         )
         if item.done:
+            shared.engine.admission.release(nbytes)
             on_done(item)
         else:
             self._items.add(item)
-            item.on_done = partial(self._item_done, on_done)
+            item.on_done = partial(self._item_done, on_done, nbytes)
         return item
 
-    def _item_done(self, on_done: Callable[[Item], None], item: Item) -> None:
+    def _item_done(self, on_done: Callable[[Item], None], nbytes: int, item: Item) -> None:
         self._items.discard(item)
+        self._shared.engine.admission.release(nbytes)
         if self.is_settled:
             return
         try:
@@ -377,8 +401,20 @@ class Call:
         flag = int(self._encoding != compression.IDENTITY and len(data) > compression.LEAST_NBYTES)
         if flag:
             data = await asyncio.to_thread(compression.compress, data, self._encoding)
-        self._put(flag, data)
-        self._connection.pump(self)
+        self.send(data, flag)
+        await self.written()
+
+    def send(self, message: Bytes, flag: int = 0) -> None:
+        """Send one, without waiting; what the client does not take yet is `out_nbytes`.
+
+        :param flag: 1: it is compressed.
+        """
+        if not self.is_settled:
+            self._put(flag, message)
+            self._connection.pump(self)
+
+    async def written(self) -> None:
+        """Wait until the client has taken everything, or will not any more."""
         if self.out:
             self._written = self._loop.create_future()
             await self._written

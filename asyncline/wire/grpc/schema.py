@@ -31,6 +31,6 @@ def parse(name: str, data: bytes | memoryview) -> Any:
     :raises BadRequest: it is malformed.
     """
     try:
-        return message(name).FromString(data)
+        return message(name).FromString(bytes(data))
     except DecodeError:
         raise BadRequest(f"the message is no {name}") from None

@@ -29,13 +29,13 @@ def message(name: str) -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
-def parse(name: str, data: bytes) -> Any:
+def parse(name: str, data: bytes | memoryview) -> Any:
     """Read a message of the schema.
 
     :raises BadRequest: it is malformed.
     """
     try:
-        return message(name).FromString(data)
+        return message(name).FromString(bytes(data))
     except DecodeError:
         raise BadRequest(f"the message is no {name}") from None
 
