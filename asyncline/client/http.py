@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,8 @@ class HttpPeer:
         self._base = f"{address.scheme}://{address.netloc}{address.path}"
         self._max_answer_nbytes = max_answer_nbytes
         self._urls: dict[str, URL] = {}
+        #: Answers that are still being read.
+        self._unread: set[aiohttp.ClientResponse] = set()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEP_ALIVE_S, ssl=tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -93,21 +96,32 @@ class HttpPeer:
         :raises DeadlineExceeded: `expires_at` passed.
         :raises Malformed: the answer is no HTTP, compressed or too long.
         """
-        began_at = self._loop.time()
-        try:
+        with _translated(whom, expires_at - self._loop.time()):
             async with (
                 asyncio.timeout_at(expires_at),
                 self._session.request(method, self._url(path), allow_redirects=False, **kwargs) as response,
             ):
-                return HttpAnswer(response.status, response.headers, await self._read(response, whom, room))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise unreachable(whom) from None
-        except TimeoutError:
-            raise too_late(whom, expires_at - began_at) from None
-        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError):
-            raise broken_off(whom) from None
-        except (aiohttp.ClientError, ValueError) as error:
-            raise malformed(whom, type(error).__name__) from None
+                self._unread.add(response)
+                try:
+                    return HttpAnswer(response.status, response.headers, await self.read(response, whom, room))
+                finally:
+                    self._unread.discard(response)
+
+    async def open(self, method: str, path: str, whom: str, expires_at: float, **kwargs: Any) -> HttpStream:
+        """Send a request whose answer is to be read as it comes; it has to be closed.
+
+        :raises RequestError: as of `send`.
+        """
+        with _translated(whom, expires_at - self._loop.time()):
+            async with asyncio.timeout_at(expires_at):
+                response = await self._session.request(method, self._url(path), allow_redirects=False, **kwargs)
+        self._unread.add(response)
+        return HttpStream(self, response, whom, expires_at)
+
+    def leave(self, response: aiohttp.ClientResponse) -> None:
+        """Nobody reads on. The connection is closed where there is more to come, which tells the server."""
+        self._unread.discard(response)
+        response.close()
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
@@ -115,7 +129,8 @@ class HttpPeer:
             url = self._urls[path] = URL(self._base + path, encoded=True)
         return url
 
-    async def _read(self, response: aiohttp.ClientResponse, whom: str, room: Room | None) -> memoryview:
+    async def read(self, response: aiohttp.ClientResponse, whom: str, room: Room | None = None) -> memoryview:
+        """The body of an answer."""
         most = self._max_answer_nbytes if response.status == 200 else _MOST_OF_AN_ERROR
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise malformed(whom, "it is compressed, which was not asked for")
@@ -143,4 +158,58 @@ class HttpPeer:
 
     async def close(self) -> None:
         """End the connections; what is outstanding fails."""
+        for response in self._unread:
+            # aiohttp would let whoever reads it wait for the deadline.
+            response.content.set_exception(aiohttp.ClientConnectionError("closed"))
         await self._session.close()
+
+
+class HttpStream:
+    """An answer that is read as it comes."""
+
+    def __init__(self, peer: HttpPeer, response: aiohttp.ClientResponse, whom: str, expires_at: float) -> None:
+        self.status = response.status
+        self._peer = peer
+        self._response = response
+        self._whom = whom
+        self._expires_at = expires_at
+
+    async def some(self) -> bytes:
+        """What has come since, at least a byte; nothing at the end.
+
+        :raises RequestError: as of `HttpPeer.send`.
+        """
+        with self._translated():
+            async with asyncio.timeout_at(self._expires_at):
+                return await self._response.content.readany()
+
+    async def all(self) -> HttpAnswer:
+        """The whole answer.
+
+        :raises RequestError: as of `HttpPeer.send`.
+        """
+        with self._translated():
+            async with asyncio.timeout_at(self._expires_at):
+                body = await self._peer.read(self._response, self._whom)
+                return HttpAnswer(self.status, self._response.headers, body)
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return _translated(self._whom, self._expires_at - asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        self._peer.leave(self._response)
+
+
+@contextmanager
+def _translated(whom: str, timeout_s: float) -> Iterator[None]:
+    """aiohttp's errors to ours."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise unreachable(whom) from None
+    except TimeoutError:
+        raise too_late(whom, timeout_s) from None
+    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError):
+        raise broken_off(whom) from None
+    except (aiohttp.ClientError, ValueError) as error:
+        raise malformed(whom, type(error).__name__) from None

@@ -19,6 +19,8 @@ TENSOR = 1
 """The extension type of an array."""
 TENSORS = "tensor=ext"
 """The parameter of the media type with which arrays are asked for as such."""
+EVENTS = "data=msgpack"
+"""The parameter of `text/event-stream` with which parts are asked for as msgpack, in base64, with arrays as such."""
 
 
 def decode(data: bytes | memoryview, *, any_keys: bool = False) -> Any:

@@ -14,6 +14,7 @@ from asyncline.transports.rest.transport import RestTransport
 from asyncline.transports.tcp.transport import TcpTransport
 
 WIRES = ("http", "tcp")
+STREAMING = ("http",)
 
 
 class Orders:
@@ -78,15 +79,20 @@ def settings_of(graph: Graph, **service: Any) -> Settings:
 
 
 @asynccontextmanager
-async def served(**service: Any) -> AsyncIterator[Served]:
-    """Serve the graph `told`."""
+async def served(*, streaming: bool = False, **service: Any) -> AsyncIterator[Served]:
+    """Serve the graph `told`, whose answer is that of its orders; `streaming`: of a list of orders, one by one."""
     orders = Orders()
 
     @op(cpu="inline", concurrency=100_000)
     async def run(order: Any) -> Any:
         return await orders.run(order)
 
-    graph = Graph("told", run(Request()))
+    @op(cpu="inline", concurrency=100_000)
+    async def run_each(several: list[Any]) -> AsyncIterator[Any]:
+        for order in several:
+            yield await orders.run(order)
+
+    graph = Graph("told", (run_each if streaming else run)(Request()))
     settings = settings_of(graph, **service)
     async with Engine(graph, settings) as engine:
         transports = {

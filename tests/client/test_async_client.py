@@ -170,7 +170,7 @@ async def test_a_server_that_is_full_says_when_to_come_back_and_that_nothing_was
 @every_wire
 async def test_another_graph_is_not_found(wire: str) -> None:
     async with served() as server, server.client(wire) as client:
-        for name in ("other", "a/b?c", "é"):
+        for name in ("other", "a?b=c", "é"):
             with pytest.raises(NotFound):
                 await client(name, 1)
 
@@ -419,3 +419,26 @@ def test_a_client_belongs_to_one_loop() -> None:
 async def test_a_repr_shows_the_servers() -> None:
     async with AsyncClient("tcp://a:1,b:2") as client:
         assert repr(client) == "<AsyncClient <Endpoint tcp://a:1, 0 outstanding>, <Endpoint tcp://b:2, 0 outstanding>>"
+
+
+async def test_a_close_fails_a_call_whose_answer_is_half_here() -> None:
+    begun = asyncio.Event()
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await writer.drain()
+        begun.set()
+        await reader.read()
+
+    async with tcp(half) as port:
+        client = AsyncClient(f"http://127.0.0.1:{port}", retries=0)
+        asked = asyncio.create_task(client("told", 1))
+        await begun.wait()
+        (wire,) = [task.result() for task in client._wires.values()]
+        while not wire._peer._unread:  # type: ignore[attr-defined]  # noqa: ASYNC110  # nothing announces it
+            await asyncio.sleep(0)
+        async with asyncio.timeout(2):
+            await client.close()
+            with pytest.raises(Unavailable):
+                await asked

@@ -173,3 +173,16 @@ print(found(*servers, "torch", "onnxruntime", "grpclib", "google", "uvloop", "ty
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "[]\n[]\n"
+
+
+def test_parts_come_one_by_one_and_leaving_ends_them() -> None:
+    with serving("streaming:count") as server, Client(server.address) as client:
+        assert list(client.stream("count", order={"n": 3})) == [0, 1, 2]
+        parts = client.stream("count", order={"n": 10**6, "pause_ms": 1})
+        assert next(parts) == 0
+        parts.close()  # type: ignore[attr-defined]  # it is a generator
+        assert client("count", order={"ask": 1})[0]["ended"] == 2
+        forgotten = client.stream("count", order={"n": 10**6, "pause_ms": 1})
+        assert next(forgotten) == 0
+    with pytest.raises(Refused, match="was closed"):
+        next(forgotten)

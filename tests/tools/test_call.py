@@ -166,3 +166,11 @@ def test_nobody_there_is_told_with_what_to_do() -> None:
 def test_a_wrong_command_is_told(arguments: tuple[str, ...], message: str) -> None:
     code, out, err = run("call", *arguments, cwd=SERVICES)
     assert (code, out) == (78, "") and message in err and "Traceback" not in err
+
+
+def test_parts_are_printed_as_they_come() -> None:
+    with serving("streaming:count") as server:
+        code, out, err = run("call", server.address, "count", 'order:={"n": 3}', "--stream", "--output", "raw")
+        assert (code, out, err) == (0, "0\n1\n2\n", "")
+        code, out, err = run("call", server.address, "count", 'order:={"n": 3, "fail_at": 1}', "--stream")
+        assert (code, out) == (1, "0\n") and "error: 7: not this one" in err

@@ -156,9 +156,10 @@ class HeadTooLarge(TooLarge):
     """Expected error: too many header fields, or too long a line."""
 
 
-def error_body(error: RequestError, request_id: int | str) -> bytes:
-    """The JSON error `{"code", "message", "request_id"}`."""
-    return json.encode({"code": error.code, "message": public_message(error), "request_id": str(request_id)})
+def error_body(error: RequestError, request_id: int | str, *, with_status: bool = False) -> bytes:
+    """The JSON error `{"code", "message", "request_id"}`; and `status`, where HTTP has said another already."""
+    said = {"code": error.code, "message": public_message(error), "request_id": str(request_id)}
+    return json.encode({"status": status_of(error), **said} if with_status else said)
 
 
 def error_answer(

@@ -6,8 +6,10 @@
 
     : still here                                                  in a pause, so that proxies keep the connection
 
-    event: done                                                   the end; or `error`, with the usual body
+    event: done                                                   the end; or `error`, with the usual body and `status`
     data: {"data_id":7,"parts":2,"times_ms":{"op.wait":0.02,"op.pre":31.7,"total":31.9}}
+
+With `Accept: text/event-stream;data=msgpack`, a part is msgpack in base64, with arrays as `wire/msgpack.py` says.
 
 What fails before the first part is a plain HTTP error with its status. An answer without parts is one `done`.
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from base64 import b64encode
 from typing import Any
 
 from aiohttp import web
@@ -26,7 +29,7 @@ from aiohttp import web
 from asyncline.engine.item import Item
 from asyncline.transports.rest.answer import error_body, id_lines
 from asyncline.transports.timing import Timing
-from asyncline.wire import json
+from asyncline.wire import json, msgpack
 
 EVENTS = "text/event-stream"
 """Media type of an answer in parts."""
@@ -47,12 +50,13 @@ _HEAD = (
 class EventStream(web.StreamResponse):
     """One answer on one connection: hand `on_part` and `on_done` to `Engine.begin`, then `await run(item)`."""
 
-    def __init__(self, request: web.BaseRequest, timing: Timing, *, close: bool) -> None:
+    def __init__(self, request: web.BaseRequest, timing: Timing, accept: str, *, close: bool) -> None:
         # Not super().__init__(), as with Answer.
         self._status = 200
         self._keep_alive = request.keep_alive and request.version >= (1, 1) and not close
         self._eof_sent = True
         self._request = request
+        self._encode = _encode_msgpack if msgpack.EVENTS in accept else json.encode
         self._timing = timing
         #: HTTP/1.0 has no chunks: there the end of the connection is that of the answer.
         self._has_chunks = request.version >= (1, 1)
@@ -65,7 +69,7 @@ class EventStream(web.StreamResponse):
 
     def on_part(self, item: Item, part: Any) -> None:
         """:raises OpError: `part` has no JSON form."""
-        self._say(item, b"data: %b\n\n" % json.encode(part))
+        self._say(item, b"data: %b\n\n" % self._encode(part))
 
     def on_done(self, item: Item) -> None:
         error = item.error
@@ -74,7 +78,7 @@ class EventStream(web.StreamResponse):
             said = {"data_id": item.data_id, "parts": parts, "times_ms": self._timing.times_ms(item)}
             self._say(item, b"event: done\ndata: %b\n\n" % json.encode(said))
         elif self.has_begun:
-            self._say(item, b"event: error\ndata: %b\n\n" % error_body(error, item.data_id))
+            self._say(item, b"event: error\ndata: %b\n\n" % error_body(error, item.data_id, with_status=True))
         self._news.set()
 
     async def run(self, item: Item) -> None:
@@ -161,3 +165,7 @@ class EventStream(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         pass
+
+
+def _encode_msgpack(part: Any) -> bytes:
+    return b64encode(msgpack.encode(part, tensors=True))

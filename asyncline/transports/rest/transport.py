@@ -184,7 +184,7 @@ class RestTransport(Transport):
             accept = headers.get("Accept")
             events = None
             if accept is not None and EVENTS in accept:
-                events = EventStream(request, intake.timing, close=self._draining)
+                events = EventStream(request, intake.timing, accept, close=self._draining)
                 item = intake.begin(headers, payload, on_part=events.on_part, on_done=events.on_done)
                 await events.run(item)
             else:
