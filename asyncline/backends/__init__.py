@@ -2,6 +2,7 @@
 
 base.py             Session: the contract; TensorInfo, ModelInfo
 model.py            Model: a model file as an Op
+joined.py           batches of requests that are batches, and of samples that differ in length
 source.py           what a Model can be made of: files, Modules, functions
 onnx.py             OnnxSession: onnxruntime on the CPU and CUDA
 onnx_file.py        what an ONNX file says of itself, read without loading it

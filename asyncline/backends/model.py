@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from asyncline.backends.base import Array, ModelInfo, Session, TensorInfo, check, zeros
+from asyncline.backends.joined import Joined, JoinedPadded, JoinedRows
 from asyncline.backends.source import Source, kind_of
-from asyncline.errors import BadRequest, GraphError, LoadError
-from asyncline.graph.collate import Collate
+from asyncline.errors import GraphError, LoadError
+from asyncline.graph.collate import Collate, Pad
 from asyncline.graph.fields import DTYPES, Tensor
 from asyncline.graph.op import Op, snake_case
 from asyncline.graph.outcomes import Rows
@@ -36,6 +35,10 @@ class Model(Op):
     :param info: what the model says of itself, where the source does not; `describe` tells it of a file.
     :param rows: every request brings a batch of its own: `[n, ...]` of every input, equal n, and so comes the result.
         It is cut where it is larger than `batch_size`, and shares batches with others where it is smaller.
+    :param collate: `Pad(to=32)` lays samples together that differ in a length that the model leaves open: each input
+        whose length is open along that axis is filled up, and results are cut back along the first length that their
+        output leaves open, if it comes out as long as the batch was padded. Without, only equal shapes share a batch.
+    :param lengths: with Pad, the name of the input that gets the true lengths, integers `[n]`; no request brings it.
     :param example: a value, or a tuple of one for each input, to warm up with; by default zeros, or nothing where
         an input has open lengths beside the batch.
     :raises GraphError: the number of inputs is wrong, or `batch_size` is more than the model takes.
@@ -51,6 +54,8 @@ class Model(Op):
         *inputs: Input,
         info: ModelInfo | None = None,
         rows: bool = False,
+        collate: Pad | None = None,
+        lengths: str | None = None,
         example: Any = None,
         name: str | None = None,
         **settings: Any,
@@ -61,16 +66,18 @@ class Model(Op):
         self._example = example
         self.takes_rows = rows
         self.returns = {tensor.name: _field(tensor, rows=rows) for tensor in self.info.outputs}
-        if rows:
-            self.collate = _Together()
-        tensors = self.info.inputs
+        name = _name(self._kind.name) if name is None else name
+        self._joined = self._join(name, rows, self.collate if collate is None else collate, lengths)
+        self.collate = self._joined
+        #: The inputs that requests bring.
+        self.takes = self._joined.inputs if isinstance(self._joined, JoinedPadded) else self.info.inputs
+        tensors = self.takes
         if not inputs:
-            request = request_for(source, self.info, rows=rows)
+            request = request_for(source, ModelInfo(tensors), rows=rows)
             inputs = tuple(getattr(request, tensor.name) for tensor in tensors)
         else:
             for tensor in tensors:
                 tensor.field  # noqa: B018  # raises for one that cannot be checked
-        name = _name(self._kind.name) if name is None else name
         if len(inputs) != len(tensors):
             names = ", ".join(tensor.name for tensor in tensors)
             raise GraphError(f"op {name!r}: {self._kind.name} has {len(tensors)} inputs ({names}), got {len(inputs)}")
@@ -82,7 +89,11 @@ class Model(Op):
         if problem:
             raise GraphError(f"op {name!r}: {problem}")
         self._open_lengths = any(-1 in tensor.row for tensor in tensors)
-        if type(self).preprocess is Model.preprocess and not rows and all(map(_is_checked, inputs, tensors)):
+        if (
+            type(self).preprocess is Model.preprocess
+            and self.collate is None
+            and all(map(_is_checked, inputs, tensors))
+        ):
             self.preprocess = None  # type: ignore[method-assign, assignment]  # as a hook is left out
 
     def load_model(self, device: str) -> Session:
@@ -92,9 +103,26 @@ class Model(Op):
             raise LoadError(problem)
         if self._example is not None or not self._open_lengths:
             values = self.example()
-            sample = check(self.info.inputs, values if len(self.info.inputs) > 1 else (values,))
-            session.warmup((1, self.settings.batch_size), sample)
+            sample = check(self.takes, values if len(self.takes) > 1 else (values,))
+            if isinstance(self._joined, JoinedPadded):
+                for count in (1, self.settings.batch_size):
+                    self._joined.run(session, *self._joined.join([sample] * count, [None] * count))
+            else:
+                session.warmup((1, self.settings.batch_size), sample)
         return session
+
+    def _join(self, name: str, rows: bool, collate: Collate | None, lengths: str | None) -> Joined | None:
+        if rows and collate is None and lengths is None:
+            return JoinedRows(self.info.inputs)
+        if collate is None and lengths is None:
+            return None
+        if rows or not isinstance(collate, Pad):
+            asked = f"rows={rows}, collate={type(collate).__name__}, lengths={lengths!r}"
+            raise GraphError(f"op {name!r}: {asked}: a Model takes rows, or Pad(to=...) and lengths with it")
+        try:
+            return JoinedPadded(collate, self.info, lengths)
+        except ValueError as error:
+            raise GraphError(f"op {name!r}: collate of {self._kind.name}: {error}") from error
 
     def example(self) -> Any:
         """A value, or a tuple of one for each input.
@@ -103,29 +131,20 @@ class Model(Op):
         """
         if self._example is not None:
             return self._example
-        values = tuple(map(zeros, self.info.inputs))
+        values = tuple(map(zeros, self.takes))
         return values if len(values) > 1 else values[0]
 
     def preprocess(self, *values: Any) -> Array | tuple[Array, ...] | Rows:
-        if self.collate is None:
-            return check(self.info.inputs, values)
-        arrays = [info.check(value, is_rows=True) for info, value in zip(self.info.inputs, values, strict=True)]
-        if len({len(array) for array in arrays}) > 1:
-            lengths = ", ".join(f"{info.name} {len(a)}" for info, a in zip(self.info.inputs, arrays, strict=True))
-            raise BadRequest(f"the inputs have different numbers of rows: {lengths}")
-        return Rows(arrays[0] if len(arrays) == 1 else tuple(arrays))
+        return check(self.takes, values) if self._joined is None else self._joined.sample(values)
 
     def bucket(self, sample: Array | tuple[Array, ...]) -> Any:
-        if not self._open_lengths or self.collate is not None:
+        if not self._open_lengths or self._joined is not None:
             return None
         return tuple(array.shape for array in sample) if isinstance(sample, tuple) else sample.shape
 
     def process(self, batch: Any) -> Any:
-        if self.collate is not None:
-            outputs = self.model.run_batch(
-                {info.name: array for info, array in zip(self.info.inputs, batch, strict=True)}
-            )
-            return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+        if self._joined is not None:
+            return self._joined.run(self.model, batch)
         return self.results(self.model.run_rows(batch), len(batch))
 
     def arrays(self, sample: Array | tuple[Array, ...]) -> tuple[Array, ...]:
@@ -178,26 +197,11 @@ def _is_checked(value: Input, tensor: TensorInfo) -> bool:
     return type(field) is Tensor and field.required and (field.dtype, field.shape) == (tensor.dtype, tensor.row)
 
 
-class _Together(Collate):
-    """Rows of every input, one after the other."""
-
-    def bucket(self, sample: Any, *, is_rows: bool) -> Hashable:
-        return tuple([array.shape[1:] for array in _columns(sample)])
-
-    def join(self, samples: Sequence[Any], rows: Sequence[int | None]) -> tuple[Any, ...]:
-        columns = zip(*map(_columns, samples), strict=True)
-        return ([column[0] if len(column) == 1 else np.concatenate(column) for column in columns],)
-
-
 def _field(output: TensorInfo, *, rows: bool) -> Tensor | None:
     """What the result is; None where the model does not say, or numpy cannot."""
     if output.dtype not in DTYPES or not output.shape:
         return None
     return output.rows_field if rows else output.field
-
-
-def _columns(sample: Array | tuple[Array, ...]) -> tuple[Array, ...]:
-    return sample if isinstance(sample, tuple) else (sample,)
 
 
 def _name(text: str) -> str:

@@ -57,6 +57,24 @@ def image(path: Path) -> Path:
     return save(path, [helper.make_node("Relu", ["image"], ["y"])], [value("image", shape)], [value("y", shape)])
 
 
+def tokens(path: Path) -> Path:
+    """`twice [n, length]` and `mean [n]` of `tokens [n, length]` and `weights [n, length]`, by `count [n]`."""
+    nodes = [
+        helper.make_node("Add", ["tokens", "tokens"], ["twice"]),
+        helper.make_node("Mul", ["tokens", "weights"], ["weighed"]),
+        helper.make_node("ReduceSum", ["weighed", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["count"], ["divisor"], to=FLOAT),
+        helper.make_node("Div", ["sum", "divisor"], ["mean"]),
+    ]
+    inputs = [
+        value("tokens", ["n", "length"]),
+        value("weights", ["n", "length"]),
+        value("count", ["n"], onnx.TensorProto.INT32),
+    ]
+    axes = helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [1])
+    return save(path, nodes, inputs, [value("twice", ["n", "length"]), value("mean", ["n"])], [axes])
+
+
 def texts(path: Path) -> Path:
     """`same [n]` is `text [n]`, strings."""
     node = helper.make_node("Identity", ["text"], ["same"])
