@@ -6,19 +6,22 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 import traceback
 from types import CodeType, FrameType
 from typing import Any
 
 from asyncline.engine.hooks import Hooks
-from asyncline.graph.op import HOOKS
+from asyncline.graph.op import HOOKS, Op
 from asyncline.graph.plan import Plan
 
 log = logging.getLogger("asyncline.engine")
 
 BLOCKED_S = 0.25
-"""A loop that does not answer for this long is blocked."""
-INTERVAL_S = 1.0
+"""A loop that does not answer for this long is blocked: that is logged."""
+LATE_S = 0.01
+"""One that does not answer for this long is late: observers are told by whom, if it is a hook."""
+INTERVAL_S = 0.1
 """Pause between two checks of a loop that answers."""
 
 
@@ -34,13 +37,14 @@ class LoopGuard:
         self._hooks = hooks
         self._blocked_s = blocked_s
         self._interval_s = interval_s
-        self._ops: dict[CodeType, list[tuple[object, str]]] = {}
+        #: By code: the Ops with that hook, and its name.
+        self._ops: dict[CodeType, list[tuple[Op, str]]] = {}
         for node in plan.nodes:
             for hook in (*HOOKS, "bucket"):
                 function = node.op.hook(hook)
                 code = _code(function)
                 if code is not None:
-                    self._ops.setdefault(code, []).append((node.op, f"op {node.name!r} {hook}"))
+                    self._ops.setdefault(code, []).append((node.op, hook))
         self._closed = threading.Event()
 
     def start(self) -> None:
@@ -53,34 +57,47 @@ class LoopGuard:
         while not self._closed.wait(self._interval_s):
             answered = threading.Event()
             try:
+                asked_at = time.monotonic()
                 self._loop.call_soon_threadsafe(answered.set)
-                if not answered.wait(self._blocked_s) and not self._closed.is_set():
-                    where, stack = self._look()
-                    log.warning(
-                        "%s has blocked the event loop for %.0f ms: every request waits. "
-                        "Give the Op cpu='thread' or 'process', or await instead\n%s",
-                        where, self._blocked_s * 1e3, stack,
-                    )  # fmt: skip
-                    self._loop.call_soon_threadsafe(self._tell, where, stack)
-                    answered.wait()  # one report for each blockage
+                if not answered.wait(LATE_S) and not self._closed.is_set():
+                    op, hook = self._look()
+                    stack = ""
+                    if not answered.wait(self._blocked_s - LATE_S) and not self._closed.is_set():
+                        op, hook = self._look()
+                        stack = self._log(op, hook)
+                        answered.wait()  # one report for each blockage
+                    seconds = time.monotonic() - asked_at
+                    self._loop.call_soon_threadsafe(self._tell, op, hook, seconds, stack)
             except RuntimeError:
                 return  # the loop is closed
 
     def _look(self) -> tuple[str, str]:
+        """The Op and hook that the loop is in; empty where it is in none."""
+        at: FrameType | None = sys._current_frames().get(self._loop_thread)
+        while at is not None:
+            found = self._ops.get(at.f_code)
+            if found is not None:
+                me = at.f_locals.get("self")
+                op, hook = next((each for each in found if each[0] is me), found[0])
+                return op.name, hook
+            at = at.f_back
+        return "", ""
+
+    def _log(self, op: str, hook: str) -> str:
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame, limit=12)) if frame else ""
-        at: FrameType | None = frame
-        while at is not None:
-            names = self._ops.get(at.f_code)
-            if names is not None:
-                me = at.f_locals.get("self")
-                return next((name for op, name in names if op is me), names[0][1]), stack
-            at = at.f_back
-        return "something outside of the Ops", stack
+        log.warning(
+            "%s has blocked the event loop for %.0f ms: every request waits. "
+            "Give the Op cpu='thread' or 'process', or await instead\n%s",
+            f"op {op!r} {hook}" if op else "something outside of the Ops", self._blocked_s * 1e3, stack,
+        )  # fmt: skip
+        return stack
 
-    def _tell(self, where: str, stack: str) -> None:
-        if self._hooks.loop_blocked:
-            self._hooks.emit(self._hooks.loop_blocked, where, self._blocked_s, stack)
+    def _tell(self, op: str, hook: str, seconds: float, stack: str) -> None:
+        if stack and self._hooks.loop_blocked:
+            self._hooks.emit(self._hooks.loop_blocked, op, hook, seconds, stack)
+        if op and self._hooks.loop_late:
+            self._hooks.emit(self._hooks.loop_late, op, hook, self._interval_s + seconds)
 
     def close(self) -> None:
         self._closed.set()

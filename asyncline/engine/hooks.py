@@ -61,8 +61,11 @@ class Observer:
     def replica_hung(self, node: Node, replica: int) -> None:
         """A replica is still in `process` long after the deadlines of its batch; it gets no more until it is out."""
 
-    def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
-        """The event loop did not run for that long; `where` names the Op and hook that kept it."""
+    def loop_late(self, op: str, hook: str, share_s: float) -> None:
+        """The event loop was looked at, and was kept by a hook. Looks are samples: this one stands for `share_s`."""
+
+    def loop_blocked(self, op: str, hook: str, seconds: float, stack: str) -> None:
+        """The event loop did not run for that long; `op` and `hook` kept it, or are empty: it was none of them."""
 
 
 class Hooks:
@@ -81,6 +84,7 @@ class Hooks:
     loaded: list[Callable[..., None]]
     worker_lost: list[Callable[..., None]]
     replica_hung: list[Callable[..., None]]
+    loop_late: list[Callable[..., None]]
     loop_blocked: list[Callable[..., None]]
 
     NAMES = tuple(name for name in vars(Observer) if not name.startswith("_"))

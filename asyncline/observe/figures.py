@@ -71,10 +71,6 @@ class Use:
     """Share of their time."""
     work: Mapping[str, float]
     """Busy seconds by Op and hook, `detect.preprocess`."""
-    name: str = ""
-    """The Op, where it is its own."""
-    count: int = 0
-    """Requests that it worked on."""
 
 
 @dataclass(frozen=True)

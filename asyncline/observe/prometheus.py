@@ -9,7 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from asyncline.engine.engine import Engine
-from asyncline.observe.statistics import Histogram, Statistics
+from asyncline.observe.histogram import Histogram
+from asyncline.observe.statistics import Statistics
 
 
 class Metrics(Collector):

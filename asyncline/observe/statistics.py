@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from asyncline.engine.hooks import Observer
 from asyncline.engine.item import PENDING, Item
-from asyncline.engine.lanes.base import Batch
-from asyncline.errors import RequestError
+from asyncline.engine.lanes.base import Batch, Job
+from asyncline.errors import RequestError, public_message
 from asyncline.graph.plan import STAGES, Node, Plan
+from asyncline.observe.histogram import Histogram, LogHistogram
 
 SECONDS = np.array([m * 10.0**e for e in range(-5, 2) for m in (1.0, 2.5, 5.0)])
 """Upper bounds of the time buckets: 10 µs to 50 s, three in a decade."""
@@ -22,22 +24,21 @@ FOLD_AFTER = 256
 of a few, where a bisection for every number would cost a REST echo a tenth of its throughput."""
 
 
-class Histogram:
-    """Counts by bucket, and the sum. `counts` has one more entry than `bounds`: above the last."""
+MESSAGE_CHARACTERS = 300
+LAST_FAILURES = 32
+"""Failed requests that are remembered one by one."""
 
-    def __init__(self, bounds: np.ndarray) -> None:
-        self.bounds = bounds
-        self.counts = np.zeros(len(bounds) + 1, dtype=np.int64)
-        self.sum = 0.0
 
-    def observe(self, values: np.ndarray | list[float]) -> None:
-        places = np.searchsorted(self.bounds, values)
-        self.counts += np.bincount(places, minlength=len(self.counts))
-        self.sum += float(np.sum(values))
+@dataclass(frozen=True)
+class Failure:
+    """A request that had no answer."""
 
-    @property
-    def count(self) -> int:
-        return int(self.counts.sum())
+    at: float
+    """Seconds since the epoch."""
+    data_id: int
+    log_id: str
+    code: str
+    message: str
 
 
 @dataclass
@@ -55,6 +56,9 @@ class Statistics(Observer):
         #: Requests by outcome: `ok` or the code of the error (`product` for the business's own).
         self.outcomes: Counter[str] = Counter()
         self.request_seconds = Histogram(SECONDS)
+        #: Seconds of those that had an answer, for percentiles.
+        self.latency = LogHistogram()
+        self.last_failures: deque[Failure] = deque(maxlen=LAST_FAILURES)
         #: Of graphs that stream: time from admission to the first part of the answer.
         self.first_part_seconds = Histogram(SECONDS) if plan.streams else None
         #: Of those that had no answer.
@@ -79,8 +83,12 @@ class Statistics(Observer):
         self.batch_seconds = {name: Histogram(SECONDS) for name in batching}
         #: Batches that did not raise: how many there were of a number of rows, and their seconds.
         self.executions: dict[str, dict[int, tuple[int, float]]] = {name: {} for name in batching}
+        #: Seconds of hooks in lanes, by Op and hook.
+        self.job_seconds: Counter[tuple[str, str]] = Counter()
         self.workers_lost = 0
         self.blockages = 0
+        #: Seconds that the loop was kept by one hook, by Op and hook.
+        self.late_seconds: Counter[str] = Counter()
         self.hangs = 0
         self._plan = plan
         self._takes_rows = plan.graph.takes_rows
@@ -105,9 +113,15 @@ class Statistics(Observer):
     def _count_partial(self, item: Item) -> None:
         """An Item that failed or was answered early: only some Ops are done with it."""
         self.outcomes["ok" if item.error is None else code_label(item.error)] += 1
-        self.request_seconds.observe([item.times[-1]])
-        if item.error is not None:
+        seconds = np.array(item.times[-1:])
+        self.request_seconds.observe(seconds)
+        error = item.error
+        if error is None:
+            self.latency.observe(seconds)
+        else:
             self.failed_seconds += item.times[-1]
+            message = public_message(error)[:MESSAGE_CHARACTERS]
+            self.last_failures.append(Failure(time.time(), item.data_id, item.log_id, code_label(error), message))
         done = {node.name for node in self._plan.nodes if item.values and item.values[node.slot] is not PENDING}
         for (op, stage), slot in self._plan.time_slots.items():
             if op in done:
@@ -121,7 +135,9 @@ class Statistics(Observer):
             return
         times, self._times = np.array(self._times), []
         self.outcomes["ok"] += len(times)
-        self.request_seconds.observe(times[:, -1])
+        total = np.ascontiguousarray(times[:, -1])
+        self.request_seconds.observe(total)
+        self.latency.observe(total)
         for key, slot in self._plan.time_slots.items():
             self.op_seconds[key].observe(times[:, slot])
 
@@ -131,6 +147,9 @@ class Statistics(Observer):
         failures.count += 1
         first = len(STAGES) * node.index
         failures.seconds += sum(item.times[first : first + len(STAGES)])
+
+    def job_done(self, job: Job) -> None:
+        self.job_seconds[job.node.name, job.hook] += job.ended_at - job.started_at
 
     def batch_done(self, node: Node, batch: Batch) -> None:
         kept = self._batches[node.name]
@@ -170,7 +189,10 @@ class Statistics(Observer):
     def worker_lost(self, op: str, hook: str, reason: str) -> None:
         self.workers_lost += 1
 
-    def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
+    def loop_late(self, op: str, hook: str, share_s: float) -> None:
+        self.late_seconds[f"{op}.{hook}"] += share_s
+
+    def loop_blocked(self, op: str, hook: str, seconds: float, stack: str) -> None:
         self.blockages += 1
 
 

@@ -111,7 +111,7 @@ def test_a_raising_observer_is_removed_and_the_others_go_on(caplog: pytest.LogCa
             self.calls += 1
             raise RuntimeError("observer bug")
 
-        def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
+        def loop_late(self, op: str, hook: str, share_s: float) -> None:
             self.calls += 1
 
     class Good(Observer):
@@ -127,7 +127,7 @@ def test_a_raising_observer_is_removed_and_the_others_go_on(caplog: pytest.LogCa
     hooks.add(good)
     hooks.emit(hooks.rejected, "one")
     hooks.emit(hooks.rejected, "two")
-    hooks.emit(hooks.loop_blocked, "x", 1.0, "")
+    hooks.emit(hooks.loop_late, "x", "preprocess", 1.0)
     assert bad.calls == 1 and good.reasons == ["one", "two"]
     assert "is removed" in caplog.text
 
@@ -139,12 +139,17 @@ def test_a_hook_that_nobody_overrides_is_an_empty_list() -> None:
 
 
 def test_the_guard_names_the_hook_that_blocks_the_loop() -> None:
-    seen: list[tuple[str, str]] = []
+    seen: list[tuple[str, str, str]] = []
+    late: list[tuple[str, str]] = []
     reported = threading.Event()
 
     class Watching(Observer):
-        def loop_blocked(self, where: str, seconds: float, stack: str) -> None:
-            seen.append((where, stack))
+        def loop_blocked(self, op: str, hook: str, seconds: float, stack: str) -> None:
+            assert seconds >= 0.05
+            seen.append((op, hook, stack))
+
+        def loop_late(self, op: str, hook: str, share_s: float) -> None:
+            late.append((op, hook))
             told.set()
 
     @op(cpu="inline")
@@ -171,8 +176,8 @@ def test_the_guard_names_the_hook_that_blocks_the_loop() -> None:
         asyncio.run(main())
     finally:
         logger.removeHandler(handler)
-    where, stack = seen[0]
-    assert where == "op 'blocking' preprocess"
+    op_name, hook, stack = seen[0]
+    assert (op_name, hook) == ("blocking", "preprocess") == late[0]
     assert "reported.wait" in stack
 
 

@@ -122,6 +122,8 @@ class LaneStatistics:
     """Jobs handed in that no worker has taken yet."""
     replaced: int
     """Workers replaced so far."""
+    pids: tuple[int, ...] = ()
+    """Of workers that are processes."""
 
 
 class Lane(ABC):

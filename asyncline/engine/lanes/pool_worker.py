@@ -78,6 +78,7 @@ class PoolWorker:
         self._executor: ProcessPoolExecutor | None = None
         self._starting: asyncio.Future[tuple[Any, ...]] | None = None
         self._progress: Any = None
+        self.pid: int | None = None
         self._pidfd: int | None = None
         self._kill_alarm = Alarm(lane.loop, self._kill_if_hung)
         self._killed_because = ""
@@ -277,6 +278,7 @@ class PoolWorker:
             self._lane.feed()
         elif kind == worker.HELLO:
             # By descriptor, so that a signal can never reach another process with a reused id.
+            self.pid = message[1]
             self._pidfd = os.pidfd_open(message[1])
         elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
             self._starting.set_result(message[1:])

@@ -457,7 +457,8 @@ class ProcessLane(Lane):
         alive = self._alive
         running = sum(bool(each.jobs) for each in alive) + len(self._leaving)
         waiting = len(self._jobs) + len(self._entering) + sum(max(0, len(each.jobs) - 1) for each in alive)
-        return LaneStatistics(self.width, len(alive), running, waiting, self._replaced)
+        pids = tuple(each.pid for each in alive if each.pid is not None)
+        return LaneStatistics(self.width, len(alive), running, waiting, self._replaced, pids)
 
 
 def make_recipe(node: Node) -> worker.Recipe:

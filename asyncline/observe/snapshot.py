@@ -1,0 +1,143 @@
+"""Snapshot: all counts at one moment. The difference of two is what happened between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from asyncline.engine.engine import Engine
+from asyncline.graph.plan import Node, Plan
+from asyncline.observe.figures import PERCENTILES, Figures, Latency, OpFigures, Use
+from asyncline.observe.histogram import LogHistogram
+from asyncline.observe.pulse import Beat
+from asyncline.observe.statistics import SIZES, Statistics
+
+CORES = len(os.sched_getaffinity(0))
+_SIZE_NAMES = ["1", *(f"{low + 1:.0f}-{high:.0f}" for low, high in zip(SIZES[:-1], SIZES[1:], strict=True)), "more"]
+_SIZE_NAMES[1] = "2"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    at: float
+    """Seconds of the engine's clock."""
+    latency: LogHistogram
+    outcomes: Mapping[str, int]
+    rejected: Mapping[str, int]
+    stages: np.ndarray
+    """float64, [places of `Plan.time_slots`, 2]: how many requests, and their seconds in all."""
+    op_errors: Mapping[tuple[str, str], int]
+    batches: Mapping[str, np.ndarray]
+    """By Op: float64, [3 + sizes]: batches, rows, seconds, then batches by size."""
+    jobs: Mapping[tuple[str, str], float]
+    """Seconds of hooks in lanes, by Op and hook."""
+    late: Mapping[str, float]
+    """Seconds that the loop was kept by a hook."""
+    loop_s: float
+    """CPU time of the loop's thread."""
+    workers_s: Mapping[int, float]
+    """CPU time of the server's process, by 0, and of each worker process, by its id."""
+    beat: Beat
+    """What lies between this one and the one before."""
+
+    @classmethod
+    def take(cls, engine: Engine, statistics: Statistics, beat: Beat) -> Snapshot:
+        """Call it on the loop. Costs some 100 µs."""
+        statistics.fold()
+        lanes = engine.statistics().lanes
+        pids = [pid for lane in lanes.values() for pid in lane.pids]
+        return cls(
+            at=engine.clock(),
+            latency=statistics.latency.copy(),
+            outcomes=dict(statistics.outcomes),
+            rejected=dict(statistics.rejections),
+            stages=np.array([(found.count, found.sum) for found in statistics.op_seconds.values()], np.float64),
+            op_errors=dict(statistics.op_errors),
+            batches={
+                name: np.array([sizes.count, sizes.sum, statistics.batch_seconds[name].sum, *sizes.counts])
+                for name, sizes in statistics.batch_sizes.items()
+            },
+            jobs=dict(statistics.job_seconds),
+            late=dict(statistics.late_seconds),
+            loop_s=time.thread_time(),
+            workers_s={0: time.process_time(), **_cpu_seconds(pids)},
+            beat=beat,
+        )
+
+
+def _cpu_seconds(pids: list[int]) -> dict[int, float]:
+    found = {}
+    for pid in pids:
+        # A process's CPU clock, as clock_getcpuclockid(3) makes its number; no file is read.
+        with contextlib.suppress(OSError):
+            found[pid] = time.clock_gettime((~pid << 3) | 2)
+    return found
+
+
+def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
+    """What happened from the first of `snapshots` to the last; those between tell of peaks.
+
+    Where there is one only, nothing has.
+    """
+    first, last = snapshots[0], snapshots[-1]
+    beat = Beat.joined([snapshot.beat for snapshot in snapshots[1:]])
+    seconds = max(last.at - first.at, 1e-9)
+    now = engine.statistics()
+    latency = last.latency.since(first.latency)
+    percentiles = latency.percentiles(PERCENTILES)
+    stages = dict(zip(engine.plan.time_slots, last.stages - first.stages, strict=True))
+    errors = _since(first.op_errors, last.op_errors)
+    batches = {name: last.batches[name] - first.batches[name] for name in last.batches}
+    uses = _uses(engine, first, last, seconds, batches, stages)
+    return Figures(
+        seconds=seconds,
+        at=time.time(),
+        latency=Latency(
+            latency.count,
+            latency.mean * 1e3,
+            {number: value * 1e3 for number, value in zip(PERCENTILES, percentiles, strict=True)},
+        ),
+        ops=tuple(
+            OpFigures(
+                name=node.name,
+                count=int(stages[node.name, "wait"][0]),
+                errors={code: count for (name, code), count in errors.items() if name == node.name},
+                **{
+                    key: _mean_ms(stages.get((node.name, stage)))
+                    for key, stage in (
+                        ("in_ms", "wait"),
+                        ("prep_ms", "pre"),
+                        ("midp_ms", "mid"),
+                        ("postp_ms", "post"),
+                        ("out_ms", "out"),
+                    )
+                },
+                idle=_idle(node, uses, seconds),
+                **_of_batches(batches.get(node.name)),
+                depth=now.channels[node.name].depth,
+                depth_max=max(beat.depths.get(node.name, 0), now.channels[node.name].depth),
+                channel_size=now.channels[node.name].size,
+            )
+            for node in engine.plan.nodes
+        ),
+        outcomes=_since(first.outcomes, last.outcomes),
+        rejected=_since(first.rejected, last.rejected),
+        uses=uses,
+        in_flight=now.in_flight,
+        in_flight_max=now.max_in_flight,
+        in_flight_mean=beat.in_flight,
+        limit=_limit(engine.plan),
+        loop_lag_ms=beat.lag_s * 1e3,
+        cores=sum(spent - first.workers_s.get(pid, 0.0) for pid, spent in last.workers_s.items()) / seconds,
+        cores_there=CORES,
+        blocked=_since(first.late, last.late),
+    )
+
+
+def _since[Key, Number: (int, float)](first: Mapping[Key, Number], last: Mapping[Key, Number]) -> dict[Key, Number]:
+    return {key: count - first.get(key, 0) for key, count in last.items() if count != first.get(key, 0)}
