@@ -7,15 +7,20 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from asyncline.engine.engine import Engine
-from asyncline.graph.plan import Node, Plan
-from asyncline.observe.figures import PERCENTILES, Figures, Latency, OpFigures, Use
+from asyncline.graph.plan import Plan
+from asyncline.observe.figures import PERCENTILES, Figures, Latency, OpFigures
 from asyncline.observe.histogram import LogHistogram
 from asyncline.observe.pulse import Beat
 from asyncline.observe.statistics import SIZES, Statistics
+from asyncline.observe.uses import idle, uses
+
+_Key = TypeVar("_Key")
+_Number = TypeVar("_Number", int, float)
 
 CORES = len(os.sched_getaffinity(0))
 _SIZE_NAMES = ["1", *(f"{low + 1:.0f}-{high:.0f}" for low, high in zip(SIZES[:-1], SIZES[1:], strict=True)), "more"]
@@ -93,7 +98,8 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
     stages = dict(zip(engine.plan.time_slots, last.stages - first.stages, strict=True))
     errors = _since(first.op_errors, last.op_errors)
     batches = {name: last.batches[name] - first.batches[name] for name in last.batches}
-    uses = _uses(engine, first, last, seconds, batches, stages)
+    spent = {name: float(counted[2]) for name, counted in batches.items()}
+    found = uses(engine, seconds, last.loop_s - first.loop_s, _since(first.jobs, last.jobs), spent, stages)
     return Figures(
         seconds=seconds,
         at=time.time(),
@@ -117,7 +123,7 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
                         ("out_ms", "out"),
                     )
                 },
-                idle=_idle(node, uses, seconds),
+                idle=idle(node, found, seconds),
                 **_of_batches(batches.get(node.name)),
                 depth=now.channels[node.name].depth,
                 depth_max=max(beat.depths.get(node.name, 0), now.channels[node.name].depth),
@@ -127,7 +133,7 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
         ),
         outcomes=_since(first.outcomes, last.outcomes),
         rejected=_since(first.rejected, last.rejected),
-        uses=uses,
+        uses=found,
         in_flight=now.in_flight,
         in_flight_max=now.max_in_flight,
         in_flight_mean=beat.in_flight,
@@ -139,5 +145,30 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
     )
 
 
-def _since[Key, Number: (int, float)](first: Mapping[Key, Number], last: Mapping[Key, Number]) -> dict[Key, Number]:
+def _since(first: Mapping[_Key, _Number], last: Mapping[_Key, _Number]) -> dict[_Key, _Number]:
     return {key: count - first.get(key, 0) for key, count in last.items() if count != first.get(key, 0)}
+
+
+def _mean_ms(counted: np.ndarray | None) -> float:
+    return float(counted[1] / counted[0]) * 1e3 if counted is not None and counted[0] else 0.0
+
+
+def _of_batches(counted: np.ndarray | None) -> dict[str, Any]:
+    if counted is None or not counted[0]:
+        return {}
+    count, rows, seconds, *sizes = counted.tolist()
+    by_size = {name: int(n) for name, n in zip(_SIZE_NAMES, sizes, strict=True) if n}
+    return {
+        "batches": int(count),
+        "batch_size": rows / count,
+        "batch_ms": seconds / count * 1e3,
+        "batch_sizes": by_size,
+    }
+
+
+def _limit(plan: Plan) -> str:
+    """The setting that bounds the requests in flight: see `Plan.max_in_flight`."""
+    smallest = min(plan.nodes, key=lambda node: node.channel_size)
+    if smallest.channel_size >= plan.settings.service.max_in_flight:
+        return "service.max_in_flight"
+    return f"op.{smallest.name}.channel_size" if smallest.settings.channel_size else "dag.channel_size"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,11 +84,11 @@ class Statistics(Observer):
         #: Batches that did not raise: how many there were of a number of rows, and their seconds.
         self.executions: dict[str, dict[int, tuple[int, float]]] = {name: {} for name in batching}
         #: Seconds of hooks in lanes, by Op and hook.
-        self.job_seconds: Counter[tuple[str, str]] = Counter()
+        self.job_seconds: dict[tuple[str, str], float] = defaultdict(float)
         self.workers_lost = 0
         self.blockages = 0
         #: Seconds that the loop was kept by one hook, by Op and hook.
-        self.late_seconds: Counter[str] = Counter()
+        self.late_seconds: dict[str, float] = defaultdict(float)
         self.hangs = 0
         self._plan = plan
         self._takes_rows = plan.graph.takes_rows

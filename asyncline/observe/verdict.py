@@ -19,6 +19,8 @@ ALL_CORES = 0.9
 """Share of the cores from which on more workers take time from each other."""
 BLOCKED = 0.05
 """Share of the time that the loop may be blocked."""
+OWN_WORK = 0.3
+"""Share of the loop's busy time that hooks must have, or else it is the server itself that keeps the loop busy."""
 FULL_BATCH = 0.8
 """Share of `batch_size` from which on batches are as large as they may be."""
 
@@ -59,13 +61,13 @@ def verdict(figures: Figures, plan: Plan) -> Verdict:
         return Verdict("", "none", f"no requests in the last {figures.seconds:.0f} s", "")
     if (found := _blocked(figures)) is not None:
         return found
-    busiest = max(figures.uses, key=lambda use: use.busy, default=None)
-    if busiest is not None and busiest.busy >= FULL and any(busiest.work.values()):
+    busiest = max(figures.uses, key=lambda use: use.busy)
+    if busiest.busy >= FULL:
+        if busiest.kind == "loop" and sum(busiest.work.values()) < OWN_WORK * busiest.busy * figures.seconds:
+            return _loop(busiest, figures)
         return _full(busiest, figures, nodes)
     if overloaded:
         return _queue(figures, overloaded)
-    if busiest is not None and busiest.busy >= FULL:
-        return _loop(busiest, figures)
     return _light(figures, nodes)
 
 

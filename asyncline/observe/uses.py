@@ -1,0 +1,75 @@
+"""Uses: how busy everything was of which there is only so much, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from asyncline.engine.engine import Engine
+from asyncline.engine.lanes.loop import WIDTH
+from asyncline.graph.op import is_async
+from asyncline.graph.plan import Node
+from asyncline.observe.figures import Use
+
+_STAGES = {"preprocess": "pre", "postprocess": "post"}
+
+
+def uses(
+    engine: Engine,
+    seconds: float,
+    loop_s: float,
+    jobs: Mapping[tuple[str, str], float],
+    batches: Mapping[str, float],
+    stages: Mapping[tuple[str, str], np.ndarray],
+) -> tuple[Use, ...]:
+    """:param seconds: of the window.
+    :param loop_s: CPU time of the loop's thread in it.
+    :param jobs: seconds in lanes by Op and hook.
+    :param batches: seconds in `process` by Op.
+    :param stages: count and seconds of requests by Op and stage.
+    """
+    found: list[Use] = []
+    inline: dict[str, float] = {}
+    lanes: dict[str, dict[str, float]] = {"process": {}, "thread": {}}
+    for node in engine.plan.nodes:
+        waiting: dict[str, float] = {}
+        for hook, lane in node.lanes.items():
+            where = f"{node.name}.{hook}"
+            if hook == "process":
+                kind = "io" if lane == "loop" else "device"
+                found.append(_use(kind, node.settings.replicas, seconds, {where: batches.get(node.name, 0.0)}))
+            elif lane == "inline":
+                inline[where] = float(stages[node.name, _STAGES[hook]][1])
+            elif lane == "loop":
+                waiting[where] = jobs.get((node.name, hook), 0.0)
+            else:
+                lanes[lane][where] = jobs.get((node.name, hook), 0.0)
+        if waiting:
+            found.append(_use("io", node.settings.concurrency or WIDTH, seconds, waiting))
+    statistics = engine.statistics().lanes
+    found += [
+        _use(lane, max(1, statistics[lane].alive), seconds, work)
+        for lane, work in lanes.items()
+        if work and lane in statistics
+    ]
+    loop_busy = max(loop_s, sum(inline.values())) / seconds
+    found.append(Use("loop", 1, min(1.0, loop_busy), inline))
+    return tuple(found)
+
+
+def _use(kind: str, servers: int, seconds: float, work: dict[str, float]) -> Use:
+    # What ends in a window may have begun before it.
+    return Use(kind, servers, min(1.0, sum(work.values()) / (servers * seconds)), work)
+
+
+def idle(node: Node, found: tuple[Use, ...], seconds: float) -> float:
+    """Share of the time in which an Op's replicas did nothing, or the workers of its hooks nothing for it."""
+    process = node.op.hook("process")
+    if process is not None:
+        kind = "io" if is_async(process) else "device"
+        mine = f"{node.name}.process"
+        return 1.0 - next(use.busy for use in found if use.kind == kind and mine in use.work)
+    own = {f"{node.name}.{hook}" for hook in node.lanes}
+    busy = [sum(use.work[where] for where in own & use.work.keys()) / (use.servers * seconds) for use in found]
+    return max(0.0, 1.0 - max(busy, default=0.0))

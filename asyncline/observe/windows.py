@@ -1,0 +1,59 @@
+"""Windows: a Snapshot of each of the last seconds, so that there are Figures of any window that ends now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from asyncline.engine.engine import Engine
+from asyncline.observe.figures import Figures
+from asyncline.observe.pulse import Pulse
+from asyncline.observe.snapshot import Snapshot, figures
+from asyncline.observe.statistics import Statistics
+
+INTERVAL_S = 1.0
+
+
+class Windows:
+    """Takes Snapshots while the Engine runs.
+
+    :param seconds: of the longest window; as many Snapshots are kept, of some 20 kB each.
+    """
+
+    def __init__(self, engine: Engine, statistics: Statistics, seconds: int = 60) -> None:
+        self._engine = engine
+        self._statistics = statistics
+        self._pulse = Pulse(engine)
+        self._kept: deque[Snapshot] = deque(maxlen=seconds + 1)
+        self._timer: asyncio.TimerHandle | None = None
+        #: Called after each Snapshot.
+        self.listeners: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Begin; the Engine is ready."""
+        self._loop = asyncio.get_running_loop()
+        self._pulse.start()
+        self._take()
+
+    def _take(self) -> None:
+        self._kept.append(self._snapshot())
+        self._timer = self._loop.call_later(INTERVAL_S, self._take)
+        for listener in tuple(self.listeners):
+            listener()
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot.take(self._engine, self._statistics, self._pulse.take())
+
+    def figures(self, seconds: float) -> Figures:
+        """Of the last so many seconds, or as many as there are."""
+        if not self._kept:
+            return figures([self._snapshot()], self._engine)
+        newest = self._kept[-1]
+        since = newest.at - seconds - INTERVAL_S / 2
+        return figures([one for one in self._kept if one.at >= since], self._engine)
+
+    def close(self) -> None:
+        self._pulse.close()
+        if self._timer is not None:
+            self._timer.cancel()
