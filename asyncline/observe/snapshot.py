@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,8 +24,7 @@ _Key = TypeVar("_Key")
 _Number = TypeVar("_Number", int, float)
 
 CORES = len(os.sched_getaffinity(0))
-_SIZE_NAMES = ["1", *(f"{low + 1:.0f}-{high:.0f}" for low, high in zip(SIZES[:-1], SIZES[1:], strict=True)), "more"]
-_SIZE_NAMES[1] = "2"
+_SIZE_NAMES = ("1", "2", *(f"{low + 1:.0f}-{high:.0f}" for low, high in pairwise(SIZES[1:])), "more")
 
 
 @dataclass(frozen=True)
@@ -113,16 +113,11 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
                 name=node.name,
                 count=int(stages[node.name, "wait"][0]),
                 errors={code: count for (name, code), count in errors.items() if name == node.name},
-                **{
-                    key: _mean_ms(stages.get((node.name, stage)))
-                    for key, stage in (
-                        ("in_ms", "wait"),
-                        ("prep_ms", "pre"),
-                        ("midp_ms", "mid"),
-                        ("postp_ms", "post"),
-                        ("out_ms", "out"),
-                    )
-                },
+                in_ms=_mean_ms(stages, node.name, "wait"),
+                prep_ms=_mean_ms(stages, node.name, "pre"),
+                midp_ms=_mean_ms(stages, node.name, "mid"),
+                postp_ms=_mean_ms(stages, node.name, "post"),
+                out_ms=_mean_ms(stages, node.name, "out"),
                 idle=idle(node, found, seconds),
                 **_of_batches(batches.get(node.name)),
                 depth=now.channels[node.name].depth,
@@ -149,7 +144,8 @@ def _since(first: Mapping[_Key, _Number], last: Mapping[_Key, _Number]) -> dict[
     return {key: count - first.get(key, 0) for key, count in last.items() if count != first.get(key, 0)}
 
 
-def _mean_ms(counted: np.ndarray | None) -> float:
+def _mean_ms(stages: Mapping[tuple[str, str], np.ndarray], op: str, stage: str) -> float:
+    counted = stages.get((op, stage))
     return float(counted[1] / counted[0]) * 1e3 if counted is not None and counted[0] else 0.0
 
 
@@ -158,12 +154,8 @@ def _of_batches(counted: np.ndarray | None) -> dict[str, Any]:
         return {}
     count, rows, seconds, *sizes = counted.tolist()
     by_size = {name: int(n) for name, n in zip(_SIZE_NAMES, sizes, strict=True) if n}
-    return {
-        "batches": int(count),
-        "batch_size": rows / count,
-        "batch_ms": seconds / count * 1e3,
-        "batch_sizes": by_size,
-    }
+    mean_ms = seconds / count * 1e3
+    return {"batches": int(count), "batch_size": rows / count, "batch_ms": mean_ms, "batch_sizes": by_size}
 
 
 def _limit(plan: Plan) -> str:

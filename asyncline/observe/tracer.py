@@ -1,4 +1,4 @@
-"""Tracer: the figures of each interval as text, in the layout of Paddle Serving's `pipeline.tracer`, and the verdict."""
+"""Tracer: the figures of each interval as text, in the layout of Paddle Serving's `pipeline.tracer`; the verdict."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from asyncline.engine.engine import Engine
+from asyncline.graph.op import Op
 from asyncline.observe.figures import Figures, OpFigures
 from asyncline.observe.statistics import Statistics
 from asyncline.observe.verdict import verdict
@@ -69,7 +70,7 @@ def lines(figures: Figures, engine: Engine, failed: list[int]) -> Iterator[str]:
         yield f"\trefused[{count} {code}]"
     yield "Channel (server worker num[1]):"
     for number, (node, op) in enumerate(zip(engine.plan.nodes, figures.ops, strict=True)):
-        sources = [value.name for value in node.op.inputs if hasattr(value, "op_settings")] or ["@DAGExecutor"]
+        sources = [value.name for value in node.op.inputs if isinstance(value, Op)] or ["@DAGExecutor"]
         yield f"\tchl{number}(In: {sources}, Out: [{op.name!r}]) size[{op.depth}/{op.channel_size}]"
 
 

@@ -47,9 +47,11 @@ class Verdict:
     hook: str = ""
 
     def __str__(self) -> str:
-        what = f"op {self.op!r}{f' {self.hook}' if self.hook else ''}" if self.op else "no op"
         if self.kind == "none":
             return f"bottleneck: none: {self.why}"
+        what = f"op {self.op!r}{f' {self.hook}' if self.hook else ''}"
+        if not self.op:
+            what = "the door" if self.kind == "queue-bound" else "the server itself"
         return f"bottleneck: {what} is {self.kind}: {self.why}; {self.knob}"
 
 
