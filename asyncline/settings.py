@@ -78,6 +78,12 @@ class ServiceSettings(_Section):
         return self
 
 
+class TracerSettings(_Section):
+    """The figures that are written as text."""
+
+    interval_s: int = Field(10, ge=-1, le=60, description="seconds between two blocks of the tracer; 0 or -1: none")
+
+
 class DagSettings(_Section):
     """What the Ops of a graph share."""
 
@@ -88,6 +94,7 @@ class DagSettings(_Section):
     cpu_threads: int | None = Field(None, ge=1, description="threads of the thread lane; default: cores")
     nvtx: bool = Field(False, description="mark what replicas do for NVIDIA's profilers")
     fuse: bool = Field(True, description="run neighbouring CPU hooks of the same lane as one task")
+    tracer: TracerSettings = TracerSettings()
 
 
 class OpSettings(_Section):
@@ -264,8 +271,7 @@ def _first_problem(error: ValidationError) -> tuple[tuple[str, ...], str]:
 
 
 def _check_key(path: tuple[str, ...], value: Any, ops: Mapping[str, Any], source: str, graph_name: str) -> None:
-    sections: dict[str, Iterable[str]] = {"service": ServiceSettings.model_fields, "dag": DagSettings.model_fields}
-    if path[0] not in ("op", *sections):
+    if path[0] not in ("op", *_SECTIONS):
         raise SettingsError(f"{source}: no section {path[0]!r}{_suggest(path[0], ['service', 'dag', 'op'])}")
     if path[0] == "op" and len(path) > 1 and path[1] not in ops:
         raise SettingsError(f"{source}: graph {graph_name!r} has no op {path[1]!r}{_suggest(path[1], ops)}")
@@ -277,19 +283,30 @@ def _check_key(path: tuple[str, ...], value: Any, ops: Mapping[str, Any], source
             what = "from the names of Ops" if name == "op" else "of settings"
             raise SettingsError(f"{source}: {name}: expected a mapping {what}")
         return
-    keys = sections.get(path[0], OpSettings.model_fields)
+    keys = _keys(path[:depth])
     if path[depth] not in keys:
         raise SettingsError(f"{source}: {name} has no setting {path[depth]!r}{_suggest(path[depth], keys)}")
 
 
+_SECTIONS: dict[str, type[_Section]] = {"service": ServiceSettings, "dag": DagSettings}
+_TRACER = ("dag", "tracer")
+
+
 def _depth(path: Sequence[str]) -> int:
-    """How many parts of a setting's path name its section: `dag`, or `op` and the Op."""
-    return 2 if path[0] == "op" else 1
+    """How many parts of a setting's path name its section: `dag`, `dag.tracer`, or `op` and the Op."""
+    return 2 if path[0] == "op" or tuple(path[:2]) == _TRACER else 1
+
+
+def _keys(section: tuple[str, ...]) -> Iterable[str]:
+    if section == _TRACER:
+        return TracerSettings.model_fields
+    return _SECTIONS.get(section[0], OpSettings).model_fields
 
 
 def _paths(op_names: Iterable[str]) -> Iterator[tuple[str, ...]]:
     yield from ((key,) for key in ServiceSettings.model_fields)
-    yield from (("dag", key) for key in DagSettings.model_fields)
+    yield from (("dag", key) for key in DagSettings.model_fields if key != "tracer")
+    yield from ((*_TRACER, key) for key in TracerSettings.model_fields)
     yield from (("op", name, key) for name in op_names for key in OpSettings.model_fields)
 
 

@@ -375,3 +375,25 @@ def test_settings_in_code_name_the_op_and_suggest() -> None:
         check_op_settings("detect", {"batchsize": 1})
     with pytest.raises(SettingsError, match=r"^op 'detect': retry: .*, got -1$"):
         check_op_settings("detect", {"retry": -1})
+
+
+def test_the_tracer_has_settings_of_its_own_below_dag() -> None:
+    found = merge("g", {}, Source("a file", {"dag": {"tracer": {"interval_s": 5}}}))
+    assert found.dag.tracer.interval_s == 5
+    assert merge("g", {}, from_assignments(["dag.tracer.interval_s=7"])).dag.tracer.interval_s == 7
+    assert merge("g", {}, from_environment([], {"ASYNCLINE_DAG_TRACER_INTERVAL_S": "9"})).dag.tracer.interval_s == 9
+    assert merge("g", {}).dag.tracer.interval_s == 10
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tracer": {"interval": 5}}, "a file: dag.tracer has no setting 'interval'; did you mean 'interval_s'?"),
+        ({"tracer": 5}, "a file: dag.tracer: expected a mapping of settings"),
+        ({"tracer": {"interval_s": 61}}, "dag.tracer.interval_s (a file): Input should be less than or equal to 60"),
+    ],
+)
+def test_a_wrong_setting_of_the_tracer_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        merge("g", {}, Source("a file", {"dag": values}))
+    assert str(error.value).startswith(message)

@@ -15,6 +15,8 @@ from asyncline.observe.figures import Figures, OpFigures, Use
 
 FULL = 0.7
 """Busy from here on: queues begin to grow faster than the load does."""
+SATURATED = 0.85
+"""What is busy at least where requests are refused for its sake; below, it is the door that is too small."""
 ALL_CORES = 0.9
 """Share of the cores from which on more workers take time from each other."""
 BLOCKED = 0.05
@@ -64,7 +66,7 @@ def verdict(figures: Figures, plan: Plan) -> Verdict:
     if (found := _blocked(figures)) is not None:
         return found
     busiest = max(figures.uses, key=lambda use: use.busy)
-    if busiest.busy >= FULL:
+    if busiest.busy >= (SATURATED if overloaded else FULL):
         if busiest.kind == "loop" and sum(busiest.work.values()) < OWN_WORK * busiest.busy * figures.seconds:
             return _loop(busiest, figures)
         return _full(busiest, figures, nodes)
