@@ -1,6 +1,14 @@
 """What an operator sees. Everything here subscribes to the Engine's one hook protocol (`Observer`).
 
 statistics.py   counts and times of requests, Ops and batches, kept from the start
+histogram.py    counts by bucket
+pulse.py        the loop's lag and what waits, looked at ten times a second
+snapshot.py     all of that at one moment; the difference of two, as figures
+windows.py      a snapshot of each of the last seconds
+figures.py      what a window looked like
+uses.py         how busy lanes, replicas and the loop were in it, and with what
+verdict.py      which Op holds the pipeline back, and what to turn
+tracer.py       the figures as text, every few seconds
 prometheus.py   the same, as /metrics
 usage.py        the same, as the Open Inference Protocol's statistics
 log.py          log lines with data_id and log_id; set-up of the console log

@@ -18,7 +18,7 @@ from asyncline.observe.windows import Windows
 from asyncline.settings import Source, merge
 from asyncline.testing import SimulatedLanes, run_virtual, virtual_engine
 
-SECONDS = 20
+SECONDS = 8
 
 
 class Get(Op):
@@ -150,7 +150,7 @@ QUIET = Figures(
 
 def busy(kind: str, share: float, figures: Figures = QUIET, **changes: Any) -> Figures:
     uses = tuple(
-        replace(use, busy=share, work={name: share * 10 * use.servers for name in use.work})
+        replace(use, busy=share, work=dict.fromkeys(use.work, share * 10 * use.servers))
         if use.kind == kind
         else use
         for use in figures.uses
