@@ -13,6 +13,7 @@ import signal
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 
 import uvloop
@@ -35,6 +36,7 @@ from asyncline.transports.grpc.transport import GrpcTransport
 from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.oip import Models
 from asyncline.transports.rest.example import curl
+from asyncline.transports.rest.oip import OipRoutes
 from asyncline.transports.rest.transport import RestTransport
 from asyncline.transports.tcp.transport import TcpTransport
 
@@ -73,7 +75,10 @@ class Server:
         service = settings.service
         #: One for all transports.
         self.guard = ConnGuard(self.engine, service)
-        self.rest = RestTransport(self.engine, service, metrics.render, self.guard)
+        #: One for the wires that speak the Open Inference Protocol.
+        self.models = Models(self.engine, Usages(self.engine, statistics))
+        routes = [partial(OipRoutes, self.engine, self.models)]
+        self.rest = RestTransport(self.engine, service, metrics.render, self.guard, routes=routes)
         #: Transports, and the settings of the ports they are to listen on.
         self.transports: list[tuple[Transport, str]] = [(self.rest, "http_port")]
         if service.grpc_port is not None or service.grpc_fd is not None:

@@ -20,7 +20,7 @@ from asyncline.graph.fields import DTYPES, Field, Image, Json, Tensor
 from asyncline.graph.graph import Graph
 from asyncline.wire import json
 from asyncline.wire.oip import InferTensor, TensorMetadata
-from asyncline.wire.oip.datatypes import fp32_from_bf16
+from asyncline.wire.oip.datatypes import Array, fp32_from_bf16
 from asyncline.wire.oip.messages import of
 
 BARE = "input"
@@ -96,7 +96,7 @@ def _value(tensor: InferTensor, field: Field | None) -> Any:
     if isinstance(field, Tensor):
         return _array(tensor, field)
     if field is None and tensor.datatype != "BYTES":
-        return fp32_from_bf16(tensor.array) if tensor.datatype == "BF16" else tensor.array
+        return fp32_from_bf16(tensor.array) if tensor.datatype == "BF16" else _own(tensor.array)
     if tensor.datatype != "BYTES":
         raise BadRequest(f"expected BYTES, got {tensor.datatype}")
     if tensor.array.size != 1:
@@ -109,7 +109,7 @@ def _value(tensor: InferTensor, field: Field | None) -> Any:
     return data
 
 
-def _array(tensor: InferTensor, field: Tensor) -> Any:
+def _array(tensor: InferTensor, field: Tensor) -> Array:
     if tensor.datatype != field.dtype:
         raise BadRequest(f"expected {field.dtype}, got {tensor.datatype}")
     fits = len(tensor.shape) == len(field.shape) and all(
@@ -117,7 +117,12 @@ def _array(tensor: InferTensor, field: Tensor) -> Any:
     )
     if not fits:
         raise BadRequest(f"expected shape {list(field.shape)}, got {list(tensor.shape)}")
-    return tensor.array
+    return _own(tensor.array)
+
+
+def _own(array: Array) -> Array:
+    """An array that a hook may write into, as those of other wires; a view of a message may be none."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _image(data: bytes) -> bytes | str:

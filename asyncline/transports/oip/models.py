@@ -201,14 +201,18 @@ class Models:
         return Options(timeout_us / 1e6 if timeout_us else None, min(priority or 1, self._priorities))
 
     def response(self, request: InferRequest, answer: Any) -> InferResponse:
-        """The answer to `request`, from the Item that has it or its value; or one part of it, where it streams.
+        """The answer to `request`: from the Item that has it, where it came in parts the list of them; or from a value,
+        which may be one part.
 
         :raises RequestError: the Item has no answer.
         :raises OpError: the answer lacks an output, or has one that the protocol cannot carry; names it.
         """
-        value = answer.result() if isinstance(answer, Item) else answer
+        if isinstance(answer, Item) and self._engine.graph.streams:
+            outputs = self._outputs.listed(answer.result(), request.outputs)
+        else:
+            outputs = self._outputs.tensors(answer.result() if isinstance(answer, Item) else answer, request.outputs)
         return InferResponse(
-            self._outputs.tensors(value, request.outputs),
+            outputs,
             model_name=request.model_name,
             model_version=VERSION,
             id=request.id,

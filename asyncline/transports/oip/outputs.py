@@ -71,6 +71,18 @@ class Outputs:
             found.append(_tensor(name, answer[name], self.known[name]))
         return tuple(found)
 
+    def listed(self, parts: list[Any], requested: Iterable[RequestedOutput]) -> tuple[InferTensor, ...]:
+        """Of an answer that came in parts: of each output the list of what the parts have.
+
+        :raises OpError: as of `tensors`.
+        """
+        names = [output.name for output in requested] or list(self.known)
+        if not self._by_name:
+            return tuple(_tensor(name, parts, None) for name in names)
+        if not all(isinstance(part, Mapping) and part.keys() >= set(names) for part in parts):
+            raise OpError("a part of the answer lacks an output")
+        return tuple(_tensor(name, [part[name] for part in parts], None) for name in names)
+
 
 def returned(value: Input) -> dict[str, Field | None]:
     """What is known of a value, by the names of its parts; `output` where it has no names."""

@@ -10,6 +10,7 @@
 <<<<<<< HEAD
     events.py      an answer in parts, as server-sent events
 =======
+    oip.py         OipRoutes: /v2, the Open Inference Protocol
     paddle.py      PaddleRoute: POST /{name}/{method}, as Paddle Serving's REST gateway has it
 >>>>>>> 531b020 (The docstrings name Paddle's parts)
     openapi.py     /openapi.json, made from the Request's fields

@@ -150,7 +150,7 @@ class Intake:
 
     async def _read(self, request: web.BaseRequest, header_nbytes: int | None) -> bytes | memoryview:
         length = request.content_length
-        if length is None or header_nbytes is None:
+        if length is None or header_nbytes is None or "Content-Encoding" in request.headers:
             return await request.read()
         body, place = room(length, header_nbytes), 0
         while chunk := await request.content.readany():
