@@ -67,8 +67,10 @@ class Model(Op):
         self.takes_rows = rows
         self.returns = {tensor.name: _field(tensor, rows=rows) for tensor in self.info.outputs}
         name = _name(self._kind.name) if name is None else name
-        self._joined = self._join(name, rows, self.collate if collate is None else collate, lengths)
-        self.collate = self._joined
+        # A `process` of one's own takes what a `collate` of one's own makes.
+        own = None if type(self).process is not Model.process else self.collate
+        self._joined = self._join(name, rows, collate or own, lengths)
+        self.collate = self._joined or self.collate
         #: The inputs that requests bring.
         self.takes = self._joined.inputs if isinstance(self._joined, JoinedPadded) else self.info.inputs
         tensors = self.takes

@@ -110,6 +110,28 @@ def test_an_output_of_another_length_than_the_padded_one_is_left_as_it_is() -> N
     assert submit(model, {"x": [1, 2, 3]})[0][0].tolist() == [1, 3]
 
 
+def test_a_class_may_say_how_batches_are_padded(file: Path) -> None:
+    class Tokens(Model):
+        collate = Pad(to=4)
+
+    results, shapes = submit(Tokens(file, lengths="count", batch_size=8), of(1), of(3))
+    assert shapes == [(2, 4)] and [result["twice"].tolist() for result in results] == [[2], [2, 4, 6]]
+
+
+def test_a_process_of_ones_own_gets_what_the_collate_of_its_class_makes() -> None:
+    info = ModelInfo((TensorInfo("x", "FP32", (-1, 2)),), (TensorInfo("y", "FP32", (-1, 2)),))
+
+    class Own(Model):
+        collate = Stack()
+
+        def process(self, batch: Any) -> Any:
+            assert batch.shape[1:] == (2,)
+            return -batch
+
+    model = Own(lambda device: FakeSession(inputs=info.inputs, outputs=info.outputs), info=info)
+    assert submit(model, {"x": [1, 2]})[0][0].tolist() == [-1, -2]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

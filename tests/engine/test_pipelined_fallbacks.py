@@ -15,7 +15,6 @@ from asyncline.backends import FakeSession, Model, ModelInfo, TensorInfo
 from asyncline.backends.fake_cuda import FakeDeviceSession
 from asyncline.engine.lanes.accelerator import OutOfMemory
 from asyncline.engine.lanes.pipelined import can_pipeline
-from asyncline.graph.collate import Stack
 
 from .pipelines import MODEL, ROW, ROW_BYTES, Device, Piped, X, Y, doubler, numbers, row, rows, run, running
 
@@ -204,9 +203,6 @@ def ops() -> dict[str, tuple[Op, bool]]:
         def results(self, outputs: Any, count: int) -> list[Any]:
             return [float(value) for value in outputs["y"][:count, 0]]
 
-    class Joined(Model):
-        collate = Stack()
-
     class Plain(Op):
         def process(self, batch: list[Any]) -> list[Any]:
             return batch
@@ -218,7 +214,7 @@ def ops() -> dict[str, tuple[Op, bool]]:
         "its own process": (OwnProcess(load, x, info=info), False),
         "its own process and results": (OwnBoth(load, x, info=info), True),
         "its own results": (OwnResults(load, x, info=info), True),
-        "batches joined": (Joined(load, x, info=info), False),
+        "batches joined": (Model(load, x, info=info, rows=True), False),
         "no model": (Plain(x), False),
     }
 

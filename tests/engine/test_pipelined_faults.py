@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from asyncline import Engine, Graph, LoadError, OpError, Request
+from asyncline.backends import FakeSession
 from asyncline.backends.fake_cuda import FakeDeviceSession
 from asyncline.engine.lanes import thread
 from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
@@ -75,6 +77,14 @@ async def test_a_batch_of_dead_samples_never_reaches_the_device() -> None:
         (batch,) = await run(replica, [Sample(row(1), dead=True)])
         assert batch.error is None and list(batch.results) == batch.samples == []
         assert not device.calls
+
+
+async def test_a_batch_that_did_not_run_took_no_time() -> None:
+    ticks = map(float, itertools.count())
+    async with running(lambda: doubler(Device()), clock=lambda: next(ticks)) as replica:
+        dead, alive = await run(replica, [Sample(row(1), dead=True)], rows(2))
+        assert dead.started_at == dead.ended_at
+        assert alive.started_at < alive.ended_at
 
 
 async def test_an_abandoned_batch_is_handed_back_unrun() -> None:
@@ -142,7 +152,7 @@ async def test_a_slot_whose_batch_found_no_memory_is_free_only_after_its_upload(
         session.most = 4
         (batch,) = await run(replica, rows(1, 2, 3, 4, 5))
         assert isinstance(batch.fault, OutOfMemory)
-        assert batch.ended_at - batch.started_at == 5 * ROW_BYTES
+        assert batch.ended_at - batch.started_at == (5 + 8) * ROW_BYTES  # and the zeros that take its place
 
 
 # -- a lost device
@@ -232,6 +242,47 @@ async def test_an_error_after_which_the_device_still_works_fails_one_batch() -> 
         bad, good = await run(replica, rows(1), rows(2))
         assert str(bad.error) == "op 'piped' process: RuntimeError: a copy failed" and bad.fault is None
         assert numbers(good) == [4]
+
+
+async def test_what_a_model_failed_for_is_not_left_in_the_padding_of_later_batches() -> None:
+    device = Device()
+    errors: list[RuntimeError] = []
+
+    def compute(x: Any) -> Any:
+        if 13 in x[:, 0]:
+            errors.append(RuntimeError("thirteen"))
+        return 2 * x
+
+    def fail() -> None:
+        if errors:
+            raise errors.pop()
+
+    device.on_synchronize = fail
+    async with running(lambda: doubler(device, compute)) as replica:
+        (bad,) = await run(replica, rows(1, 2, 3, 4, 5, 13))
+        assert str(bad.error) == "op 'piped' process: RuntimeError: thirteen" and bad.fault is None
+        for _ in range(3):  # one in each slot
+            (good,) = await run(replica, rows(1, 2, 3, 4, 5))
+            assert numbers(good) == [2, 4, 6, 8, 10]
+
+
+async def test_a_model_that_refuses_a_batch_when_it_is_put_finds_none_of_it_in_later_ones() -> None:
+    device = Device()
+    seen: list[Any] = []
+
+    def compute(x: Any) -> Any:
+        seen.append(x[:, 0].tolist())
+        return 2 * x
+
+    session = uncaptured(device, compute=compute)
+    async with running(lambda: session) as replica:
+        session.most = 5
+        (bad,) = await run(replica, rows(1, 2, 3, 4, 5, 13))
+        assert isinstance(bad.fault, OutOfMemory)
+        session.most = None
+        seen.clear()
+        await run(replica, *[rows(1, 2, 3, 4, 5)] * 3)
+        assert seen == [[1, 2, 3, 4, 5, 0]] * 3
 
 
 async def test_an_error_after_which_the_device_does_not_work_is_a_lost_device() -> None:
@@ -351,10 +402,37 @@ async def test_the_model_is_closed_by_the_thread_that_loaded_it_while_that_may_u
     assert threads["closed"] == threads["loaded"] != threading.get_ident()
 
 
-async def test_a_model_that_does_not_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_model_without_streams_is_closed_too() -> None:
+    closed: list[int] = []
+
+    class Plain(FakeSession):
+        def close(self) -> None:
+            closed.append(threading.get_ident())
+
+    async with running(lambda: Plain(lambda x: 2 * x, inputs=(X,), outputs=(Y,))):
+        pass
+    assert len(closed) == 1 and closed[0] != threading.get_ident()
+
+
+async def test_a_completing_thread_that_may_not_use_the_device_fails_what_comes_instead_of_losing_it() -> None:
+    class Taken(Device):
+        def enter(self) -> None:
+            if threading.current_thread().name.endswith("complete"):
+                raise RuntimeError("taken")
+            super().enter()
+
+    async with running(lambda: doubler(Taken())) as replica:
+        first, second = await run(replica, rows(1), rows(2))
+        for batch in (first, second):
+            assert isinstance(batch.fault, DeviceLost) and "taken" in str(batch.fault)
+    await ended(replica)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stuck"), SystemExit("stuck")])
+async def test_a_model_that_does_not_close_is_logged(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     class Stuck(FakeDeviceSession):
         def close(self) -> None:
-            raise RuntimeError("stuck")
+            raise error
 
     async with running(lambda: Stuck(Device(), inputs=(X,), outputs=(Y,))) as replica:
         pass

@@ -193,7 +193,8 @@ class LoopReplica(Replica):
     def _hand_back(self, batch: Batch, call: Call, task: asyncio.Task[None]) -> None:
         call.over()
         batch.ended_at = self._clock()
-        batch.started_at = batch.started_at or batch.ended_at
+        if not (batch.started_at and batch.samples):
+            batch.started_at = batch.ended_at  # nothing ran
         if task.cancelled() and batch.error is None:
             # Nobody waits any more; else `process` let an inner cancel escape.
             batch.error = OpError(f"op {self.node.name!r} process: was cancelled")

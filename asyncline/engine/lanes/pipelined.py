@@ -28,7 +28,7 @@ from asyncline.engine.lanes.layout import NoLayout, find_layout
 from asyncline.engine.lanes.ring import Ring
 from asyncline.engine.lanes.slot import Slot
 from asyncline.engine.lanes.thread import Ending
-from asyncline.errors import LoadError, load_error
+from asyncline.errors import LoadError, load_error, text_of
 from asyncline.graph.op import Op
 from asyncline.graph.plan import Node
 
@@ -197,15 +197,14 @@ class PipelinedReplica(Replica):
         """Let go of the model and of what lies on the device, in the thread that made them."""
         entered, self._entered, self.ring = self._entered, None, None
         model, self._op.model = self._op.model, None
-        if entered is None:
-            return
+        close = getattr(model, "close", None)
         try:
-            close = getattr(model, "close", None)
-            if close is not None:
+            if callable(close):
                 close()
             del model, close
-            entered.leave()
-        except Exception:
+            if entered is not None:
+                entered.leave()
+        except BaseException:  # of any backend, at the end of everything: there is nobody to tell but the log
             log.exception("op %r: its model on %s does not close", self._op.name, self.device)
 
     # -- the completing thread
@@ -213,15 +212,18 @@ class PipelinedReplica(Replica):
     def _complete(self) -> None:
         accelerator = self._op.model.accelerator if self.ring is not None else None
         if accelerator is not None:
-            accelerator.enter()
+            try:
+                accelerator.enter()
+            except BaseException as error:  # batches are handed back all the same
+                self._lost = DeviceLost(f"{self.device} cannot be used: {text_of(error)}")
         ended_at = float("-inf")
         while (flight := self._flights.get()) is not None:
             batch = flight.batch
             if flight.slot is not None:
                 self._end(batch, flight.slot)
-            # The device began with it when it was done with the one before.
+            # The device began with it when it was done with the one before; with one of dead samples it did not.
             batch.started_at = max(ended_at, flight.taken_at)
-            batch.ended_at = ended_at = self._clock()
+            batch.ended_at = ended_at = self._clock() if batch.samples else batch.started_at
             self._call(batch.done, batch)
             del flight, batch  # not kept while the thread waits for the next
         if accelerator is not None:

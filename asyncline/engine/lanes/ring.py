@@ -94,10 +94,13 @@ class Ring:
     def _zero(self) -> None:
         """Rows of padding hold something that a model takes; later, whatever was there before."""
         for slot in self.slots:
-            for name, array in slot.pinned_inputs.items():
-                array.fill(0)
-                self._uploads.upload(slot.device_inputs[name], array)
+            self._clear(slot)
         self._uploads.synchronize()
+
+    def _clear(self, slot: Slot) -> None:
+        for name, array in slot.pinned_inputs.items():
+            array.fill(0)
+            self._uploads.upload(slot.device_inputs[name], array)
 
     def _warm_up(self) -> tuple[int, ...]:
         ready = []
@@ -153,7 +156,7 @@ class Ring:
         try:
             self._put(slot, run, rows)
         except BaseException:
-            self.settle()
+            self.settle(slot)
             self.free.put(slot)
             raise
         return bucket
@@ -192,18 +195,21 @@ class Ring:
             except DeviceLost:
                 raise
             except Exception:
-                self.settle()
+                self.settle(slot)
                 raise
         return {name: pinned.copy() for name, pinned in slot.results.items()}
 
-    def settle(self) -> None:
-        """Wait until nothing moves: after an error, the proof that the device still works.
+    def settle(self, slot: Slot) -> None:
+        """Wait until nothing moves: after an error, the proof that the device still works. And take the batch that
+        failed out of its slot, lest what the model failed for be the padding of the next.
 
         :raises DeviceLost: it does not.
         """
         try:
             for stream in (self._uploads, self._model.stream, self._downloads):
                 stream.synchronize()
+            self._clear(slot)
+            self._uploads.synchronize()
         except DeviceLost:
             raise
         except Exception as error:
