@@ -7,11 +7,14 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
 import pytest
 
+from asyncline import ProductError
+from asyncline.client.tcp import AHEAD, TcpConnection
 from tests.serving import Server, serving
 
 HEADERS = {"Accept": "text/event-stream"}
@@ -112,3 +115,46 @@ def test_readers_that_never_read_cost_little_and_disturb_nobody(server: Server) 
         for sock in socks:
             sock.close()
     wait_for_ended(server, before["ended"] + 20)
+
+
+# -- msgpack over TCP -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tcp_server() -> Iterator[tuple[str, int]]:
+    with serving("streaming:count", "--tcp-port", "0") as served:
+        host, port = served.wait_for(r"and on tcp://(\S+):(\d+)").groups()
+        yield host, int(port)
+
+
+async def test_our_tcp_client_reads_parts_as_they_come(tcp_server: tuple[str, int]) -> None:
+    async with await TcpConnection.open(*tcp_server) as connection:
+        order = {"order": {"n": 3, "pause_ms": 50}}
+        parts = [(part, time.monotonic()) async for part in connection.stream("count", order)]
+        assert [part for part, _ in parts] == [0, 1, 2]
+        assert parts[2][1] - parts[0][1] > 0.05
+        assert await connection.call("count", {"order": {"n": 2}}) == [0, 1]
+
+
+async def test_an_error_in_mid_stream_is_raised_by_our_tcp_client(tcp_server: tuple[str, int]) -> None:
+    async with await TcpConnection.open(*tcp_server) as connection:
+        got = []
+        with pytest.raises(ProductError, match="not this one"):
+            async for part in connection.stream("count", {"order": {"n": 3, "fail_at": 2}}):
+                got.append(part)  # noqa: PERF401  # those before the error count
+        assert got == [0, 1]
+
+
+async def test_a_slow_tcp_loop_holds_its_generator_alone(tcp_server: tuple[str, int]) -> None:
+    async with await TcpConnection.open(*tcp_server) as connection:
+        (before,) = await connection.call("count", {"order": {"ask": True}})
+        async with aclosing(connection.stream("count", {"order": {"n": 10**6, "nbytes": 10_000}})) as slow:
+            await anext(slow)
+            assert len(await connection.call("count", {"order": {"n": 1000}})) == 1000
+            (after,) = await connection.call("count", {"order": {"ask": True}})
+            assert after["made"] - before["made"] <= 1000 + 2 * AHEAD
+        async with asyncio.timeout(10):
+            while True:  # the slow one ends too, and nothing says when
+                (after,) = await connection.call("count", {"order": {"ask": True}})
+                if after["ended"] == before["ended"] + 2:
+                    break

@@ -5,6 +5,7 @@ blocking.py     Client: the same for who has no event loop
 retry.py        whether and when a call is sent again, pure
 wires/          HTTP, gRPC, msgpack over TCP
 tcp.py          TcpConnection: one connection of the last
+tcp_calls.py    calls that wait for their answers there
 
 remote.py       Remote: a model that another server holds, as an Op
 signature.py    what such a model takes and gives: samples to requests and back, pure

@@ -2,6 +2,8 @@
 
     async with await TcpConnection.open("127.0.0.1", 8002) as connection:
         texts = await connection.call("ocr", {"image": page}, timeout=2)
+        async for token in connection.stream("chat", {"text": "Hello"}):
+            print(token)
 
 When to connect again, and what to send again, is for whoever holds several of these to decide.
 """
@@ -10,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
 from typing import Any, Self, cast
 
 from asyncline.client.base import CONNECT_S, Malformed, Refused
+from asyncline.client.tcp_calls import C, Call, PartsCall
 from asyncline.errors import BadRequest, DeadlineExceeded, RequestError, TooLarge, Unavailable
 from asyncline.wire.frame import decoder, messages
 from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
@@ -26,6 +29,8 @@ JOINED_NBYTES = 64 * 1024
 """Up to here, copying what is to be written into one piece costs less than writing it in several."""
 UNSENT_NBYTES = 2**20
 """With more than this written and not yet taken by the server, calls wait."""
+AHEAD = 32
+"""Most parts of one answer that are sent before they are taken."""
 LAST_STREAM = 2**32 - 1
 GRACE_S = 0.04
 """How much longer than its timeout a call waits: the server's own answer says where the time went."""
@@ -33,17 +38,6 @@ LEAST_S = 1e-3
 """A loop's timers have milliseconds."""
 CLOSE_S = 1.0
 """How long a close waits for what is still to be sent."""
-
-
-class _Call:
-    """A call that waits for its answer."""
-
-    __slots__ = ("answer", "expires_at", "timeout_s")
-
-    def __init__(self, answer: asyncio.Future[Any], timeout_s: float | None, expires_at: float | None) -> None:
-        self.answer = answer
-        self.timeout_s = timeout_s
-        self.expires_at = expires_at
 
 
 class TcpConnection(asyncio.BufferedProtocol):
@@ -67,7 +61,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
         #: By stream: calls that wait for their answers; None for those that nobody waits for any more.
-        self._calls: dict[int, _Call | None] = {}
+        self._calls: dict[int, Call | None] = {}
         #: By stream, in order: the frames of calls that wait until there is room for them.
         self._unsent: dict[int, list[Buffer]] = {}
         self._stream = 0
@@ -139,27 +133,75 @@ class TcpConnection(asyncio.BufferedProtocol):
         :raises Unavailable: the connection was lost; nobody knows whether it was run.
         :raises RequestError: what became of it instead, of the class that the server says.
         """
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"a timeout of {timeout} s: expected more than 0")
+        stream, call = self._begin(graph, payload, Options(timeout, log_id, priority, traceparent), Call)
+        try:
+            return await call.answer
+        except asyncio.CancelledError:
+            self._forsake(stream)
+            raise
+
+    async def stream(
+        self,
+        graph: str,
+        payload: Any,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # also tells the server
+        log_id: str = "",
+        priority: int = 1,
+        traceparent: str | None = None,
+        ahead: int = AHEAD,
+    ) -> AsyncGenerator[Any, None]:
+        """Run one request, and iterate over the parts of its answer as they come; see `call` for the rest.
+
+        `async for token in connection.stream("chat", {...}): ...`. Leaving the loop cancels the request; to be sure
+        when, use `contextlib.aclosing`. Other calls are not held up by a loop that is slow.
+
+        :param timeout: seconds for all of it.
+        :param ahead: most parts that the server sends before they are taken here.
+        :raises RequestError: what became of it instead, perhaps after some parts.
+        """
+        if not 1 <= ahead <= messages.MAX_PARTS:
+            raise ValueError(f"{ahead} parts ahead: expected 1 to {messages.MAX_PARTS}")
+        options = Options(timeout, log_id, priority, traceparent, ahead)
+        stream, call = self._begin(graph, payload, options, PartsCall)
+        taken = 0
+        try:
+            while True:
+                while call.ready:
+                    yield call.ready.popleft()
+                    taken += 1
+                    if 2 * taken >= ahead and self._calls.get(stream) is call:
+                        self._write(messages.encode_more(stream, taken))
+                        taken = 0
+                if call.answer.done():
+                    break
+                await call.wait()
+            if call.answer.result() != call.count:
+                raise Malformed(f"{self.address} sent {call.count} parts and said {call.answer.result()!r}")
+        finally:
+            if self._calls.get(stream) is call:
+                self._forsake(stream)
+            if call.answer.done():
+                call.answer.exception()  # it is known, though perhaps nobody asks
+
+    def _begin(self, graph: str, payload: Any, options: Options, kind: type[C]) -> tuple[int, C]:
+        """Send a call as soon as there is room for it; its stream, and itself."""
+        timeout_s = options.timeout_s
+        if timeout_s is not None and not timeout_s > 0:
+            raise ValueError(f"a timeout of {timeout_s} s: expected more than 0")
         if self._end is not None:
             raise self._refused()
         stream = self._next_stream()
-        options = Options(timeout, log_id, priority, traceparent)
         parts, body_nbytes = messages.encode_call(self._encoder, stream, graph, options, payload)
         if body_nbytes > self.server.max_body_nbytes:
             raise TooLarge(f"a body of {body_nbytes} bytes is over the server's limit of {self.server.max_body_nbytes}")
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        expires_at = None if timeout is None else self._loop.time() + timeout + GRACE_S
-        self._calls[stream] = _Call(answer, timeout, expires_at)
+        expires_at = None if timeout_s is None else self._loop.time() + timeout_s + GRACE_S
+        self._calls[stream] = call = kind(self._loop.create_future(), timeout_s, expires_at)
         if expires_at is not None:
             self._watch(expires_at)
         self._unsent[stream] = parts
         self._send()
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self._forsake(stream)
-            raise
+        return stream, call
 
     @property
     def in_flight(self) -> int:
@@ -248,6 +290,8 @@ class TcpConnection(asyncio.BufferedProtocol):
             for kind, stream, header, body in frames:
                 if kind in (decoder.RESULT, decoder.ERROR) and stream in self._calls:
                     self._answered(kind, stream, header, body)
+                elif kind == decoder.PART and stream in self._calls:
+                    self._take_part(stream, header, body)
                 elif kind == decoder.GOAWAY:
                     self._dismissed(messages.decode_error(header))
                 elif kind == decoder.HELLO and not self._greeted.done():
@@ -278,10 +322,27 @@ class TcpConnection(asyncio.BufferedProtocol):
         except BadRequest as error:
             call.answer.set_exception(Malformed(f"{self.address} gave an answer that cannot be used: {error}"))
 
+    def _take_part(self, stream: int, header: bytes, body: memoryview | None) -> None:
+        """:raises BadRequest: it was not asked for."""
+        call = self._calls[stream]
+        if call is None or call.answer.done():
+            return
+        if not isinstance(call, PartsCall):
+            raise BadRequest(f"a PART of stream {stream}, which asked for none")
+        try:
+            call.put(*messages.decode_part(header, body))
+        except BadRequest as error:
+            self._forsake(stream)
+            call.answer.set_exception(Malformed(f"{self.address} gave an answer that cannot be used: {error}"))
+
     def _wants(self, kind: int, stream: int, header_nbytes: int, body_nbytes: int) -> bool:
-        if body_nbytes <= self._max_answer_nbytes and self._calls.get(stream) is not None:
+        call = self._calls.get(stream)
+        if body_nbytes <= self._max_answer_nbytes and call is not None:
             return True
-        call = self._calls.pop(stream, None)
+        if kind != decoder.PART:
+            self._calls.pop(stream, None)
+        elif call is not None:
+            self._forsake(stream)  # more of it is on the way
         if call is not None and not call.answer.done():
             what = f"an answer of {body_nbytes} bytes, over the limit of {self._max_answer_nbytes}"
             call.answer.set_exception(Malformed(f"{self.address} gave {what}"))

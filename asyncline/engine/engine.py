@@ -308,8 +308,8 @@ class Engine:
         """Start one request; `on_done(item)` is called with its outcome, perhaps before this returns.
 
         With `on_part` the answer goes in parts: `on_part(item, part)` is called with each, packed by the Response, on
-        the loop and in order, then `on_done` when all are out or the request has failed; `item.value` is None. The
-        answer of a graph that does not stream, and that of a Reply, is one part. An `on_part` that has no room left
+        the loop and in order, then `on_done` when all are out or the request has failed; `item.value` is their number.
+        The answer of a graph that does not stream, and that of a Reply, is one part. An `on_part` that has no room left
         calls `item.hold()`, and later `item.go_on()`; what it raises fails the request. Without `on_part`, the answer
         of a graph that streams is the list of its parts, up to `MOST_PARTS`.
 

@@ -111,7 +111,8 @@ class Item:
     def end(self) -> None:
         """All parts of the answer have gone out."""
         if not self.done and self.parts is not None:
-            self.value = self.parts.kept
+            parts = self.parts
+            self.value = parts.count if parts.kept is None else parts.kept
             self._finish()
 
     def hold(self) -> None:

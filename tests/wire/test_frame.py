@@ -24,6 +24,8 @@ from asyncline.wire.frame.decoder import (
     GOAWAY,
     HELLO,
     MAX_HEADER_NBYTES,
+    MORE,
+    PART,
     PREFIX,
     RESULT,
     WITH_BODY,
@@ -64,7 +66,7 @@ def received(decoder: Decoder, pieces: list[bytes]) -> list[Said]:
 
 @st.composite
 def frames(draw: st.DrawFn) -> Said:
-    kind = draw(st.sampled_from([HELLO, CALL, RESULT, ERROR, CANCEL, GOAWAY]))
+    kind = draw(st.sampled_from([HELLO, CALL, RESULT, ERROR, CANCEL, GOAWAY, PART, MORE]))
     body = draw(st.binary(max_size=100)) if kind in WITH_BODY else b""
     return kind, draw(st.integers(0, 2**32 - 1)), draw(st.binary(max_size=40)), body
 
@@ -151,7 +153,7 @@ def test_it_says_whether_a_frame_has_begun() -> None:
     ("prefix", "kind", "words"),
     [
         (PREFIX.pack(0, 0, 0, 1, 0), BadRequest, "no frame of kind 0 with flags 0"),
-        (PREFIX.pack(7, 0, 0, 1, 0), BadRequest, "no frame of kind 7 with flags 0"),
+        (PREFIX.pack(9, 0, 0, 1, 0), BadRequest, "no frame of kind 9 with flags 0"),
         (PREFIX.pack(CALL, 1, 0, 1, 0), BadRequest, "no frame of kind 2 with flags 1"),
         (PREFIX.pack(CANCEL, 0, 0, 1, 5), BadRequest, "a CANCEL has no body, this one has 5 bytes"),
         (PREFIX.pack(HELLO, 0, 0, 1, 5), BadRequest, "a HELLO has no body"),

@@ -42,6 +42,8 @@ def through(error: RequestError) -> RequestError:
         Options(priority=3),
         Options(traceparent=TRACE),
         Options(1.5, "x", 2, TRACE),
+        Options(parts=1),
+        Options(parts=65535),
     ],
 )
 def test_options_come_back(options: Options) -> None:
@@ -52,11 +54,15 @@ def test_options_come_back(options: Options) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"timeout": 5}, "no option 'timeout': there are timeout_ms, log_id, priority and traceparent"),
+        ({"timeout": 5}, "no option 'timeout': there are timeout_ms, log_id, priority, traceparent and parts"),
         ({"x" * 100: 5}, f"no option '{'x' * 64}'"),
         *[({"timeout_ms": bad}, "option timeout_ms: expected") for bad in (0, -1, "5", True, 1e10, float("nan"), [])],
         ({"timeout_ms": float("inf")}, "option timeout_ms: expected"),
         *[({"log_id": bad}, "option log_id: expected") for bad in (5, None, "x" * 129, "a\nb", "é", b"x")],
+        *[
+            ({"parts": bad}, "option parts: expected a whole number from 1 to 65535")
+            for bad in (0, 65536, True, "1", 1.5)
+        ],
         *[({"priority": bad}, "option priority: expected") for bad in (0, -1, 1.0, True, "1", None)],
     ],
 )
@@ -178,3 +184,33 @@ def test_a_status_that_is_not_known_yet_is_an_error_all_the_same() -> None:
 def test_an_error_that_is_none_is_refused(header: Any) -> None:
     with pytest.raises(BadRequest, match="ERROR: "):
         messages.decode_error(msgpack.packb(header))
+
+
+# -- parts
+
+
+def test_a_part_comes_back_with_its_number() -> None:
+    parts, nbytes = messages.encode_part(Encoder(copy=True), 3, 70_000, {"token": "x"})
+    assert nbytes == len(b"".join(parts))
+    assert messages.decode_part(header_of(parts), None) == (70_000, {"token": "x"})
+
+
+def test_a_part_that_msgpack_cannot_carry_is_the_graphs_fault() -> None:
+    with pytest.raises(OpError, match="cannot be written as msgpack"):
+        messages.encode_part(Encoder(copy=True), 3, 0, object())
+
+
+@pytest.mark.parametrize("header", [[1], [1, 2, 3], ["0", 1], {}, None])
+def test_a_part_without_number_and_value_is_malformed(header: Any) -> None:
+    with pytest.raises(BadRequest, match="PART: expected a number and a value"):
+        messages.decode_part(msgpack.packb(header), None)
+
+
+def test_more_says_how_many() -> None:
+    assert messages.decode_more(header_of(messages.encode_more(3, 65_535))) == 65_535
+
+
+@pytest.mark.parametrize("count", [0, -1, 65_536, True, "1", None])
+def test_more_of_no_number_is_malformed(count: Any) -> None:
+    with pytest.raises(BadRequest, match="MORE: expected a whole number from 1 to 65535"):
+        messages.decode_more(msgpack.packb(count))

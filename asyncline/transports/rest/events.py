@@ -74,8 +74,7 @@ class EventStream(web.StreamResponse):
     def on_done(self, item: Item) -> None:
         error = item.error
         if error is None:
-            parts = item.parts.count if item.parts is not None else 0
-            said = {"data_id": item.data_id, "parts": parts, "times_ms": self._timing.times_ms(item)}
+            said = {"data_id": item.data_id, "parts": item.value, "times_ms": self._timing.times_ms(item)}
             self._say(item, b"event: done\ndata: %b\n\n" % json.encode(said))
         elif self.has_begun:
             self._say(item, b"event: error\ndata: %b\n\n" % error_body(error, item.data_id, with_status=True))

@@ -28,6 +28,7 @@ from asyncline.transports.guard.guard import Ticket
 from asyncline.transports.guard.limits import Limits
 from asyncline.transports.guard.unread import Unread
 from asyncline.transports.tcp.limits import CallLimits
+from asyncline.transports.tcp.parts import PartsOut
 from asyncline.wire.frame import decoder, messages
 from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
 from asyncline.wire.frame.values import Encoder
@@ -85,6 +86,8 @@ class Connection(asyncio.BufferedProtocol):
         self._is_leaving = False
         #: Items by stream.
         self._items: dict[int, Item] = {}
+        #: Of those that are answered in parts.
+        self._parts: dict[int, PartsOut] = {}
         #: Frames that wait for another turn, or for the client to read; None where there are none.
         self._waiting: Iterator[Frame] | None = None
         self._is_turn_due = False
@@ -140,10 +143,14 @@ class Connection(asyncio.BufferedProtocol):
         self._socket.pause_reading()
         now = self._loop.time()
         self._alarm.set(self._unread.begin(self._socket.get_write_buffer_size(), now), now)
+        for parts in self._parts.values():
+            parts.pause()
 
     def resume_writing(self) -> None:
         self._is_paused = False
         self._unread.end()
+        for parts in self._parts.values():
+            parts.resume()
         self._frame = -1  # who was not listened to is not slow
         self._go_on()
 
@@ -224,6 +231,10 @@ class Connection(asyncio.BufferedProtocol):
                 item = self._items.get(stream)
                 if item is not None:  # else its answer is on the way
                     item.cancel()
+            elif kind == decoder.MORE:
+                count = messages.decode_more(header)
+                if stream in self._parts:
+                    self._parts[stream].more(count)
             else:
                 raise BadRequest(f"a client says no {decoder.NAMES[kind]} here")
         except RequestError as error:
@@ -278,12 +289,14 @@ class Connection(asyncio.BufferedProtocol):
             graph, options, value = messages.decode_call(header, body, self._call_limits.max_value_nbytes)
             if graph != engine.graph.name:
                 raise NotFound(f"there is no graph {graph[:64]!r} (there is: {engine.graph.name})")
+            parts = PartsOut(stream, options.parts, self._shared.encoder, self._say) if options.parts else None
             item = engine.begin(
                 value,
                 timeout_s=options.timeout_s,
                 log_id=options.log_id,
                 traceparent=options.traceparent,
                 priority=min(options.priority, self._shared.settings.priorities),
+                on_part=None if parts is None else parts.on_part,
             )
         except RequestError as error:
             engine.admission.release(reserved)
@@ -299,16 +312,19 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._items[stream] = item
                 item.on_done = partial(self._done, stream, reserved)
+                if parts is not None:
+                    self._parts[stream] = parts
+                    parts.begin(item, is_paused=self._is_paused)
 
     def _done(self, stream: int, reserved: int, item: Item) -> None:
         self._engine.admission.release(reserved)
         del self._items[stream]
+        if self._parts:
+            self._parts.pop(stream, None)
         if self._state != OPEN:
             return
         self._answer(stream, item)
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._loop.call_soon(self._flush)
+        self._flush_soon()
         if self._is_leaving and not self._items:
             self._linger()
 
@@ -335,6 +351,20 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, parts: list[Buffer]) -> None:
         self._out += parts
         self._out_nbytes += sum(map(len, parts))
+
+    def _say(self, parts: list[Buffer], nbytes: int) -> None:
+        """Write a PART, together with what else is said in this turn."""
+        self._out += parts
+        self._out_nbytes += nbytes
+        if self._out_nbytes > JOINED_NBYTES:
+            self._flush()
+        else:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """One write for all that was said in this turn."""

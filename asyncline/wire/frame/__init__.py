@@ -11,7 +11,7 @@
     1       1      0
     2       2      length of the header
     4       4      stream: the call that it is about
-    8       4      length of the body: 0 but for CALL and RESULT
+    8       4      length of the body: 0 but for CALL, RESULT and PART
     12      ...    header: msgpack
             ...    body: sections
 
@@ -20,17 +20,29 @@
     1  HELLO   both     a map: of a client {"token"?}, of a server {"graph", "max_body_nbytes", "max_streams"}.
                         The stream is 1, the version of this format
     2  CALL    client   [graph, options, value]. The options are a map; each may be left out: {"timeout_ms": number,
-                        "log_id": at most 128 printable ASCII characters, "priority": 1 is the highest, "traceparent"}
+                        "log_id": at most 128 printable ASCII characters, "priority": 1 is the highest, "traceparent",
+                        "parts": how many PARTs may come at first, 1 to 65,535}
     3  RESULT  server   [data_id, value]: the answer
     4  ERROR   server   {"status", "code", "message", "request_id", "retry_after_s"?, "refused"?}: why there is none.
                         Refused, true, is a CALL of which nothing was run: it may be sent again
     5  CANCEL  client   nothing: nobody waits for the answer any more
     6  GOAWAY  server   {"status", "code", "message", "retry_after_s"?}. The stream is 0
+    7  PART    server   [number, value]: a part of the answer; they are numbered from 0
+    8  MORE    client   a number, 1 to 65,535: so many PARTs more may come
 
 **Streams.** A client gives each CALL a number that no CALL without an answer has. Every CALL gets one RESULT or
 ERROR, in the order in which they are done, also after a CANCEL; then its number is free. CALLs beyond `max_streams` are
 refused by an ERROR. A connection carries one frame after the other: who sends very long ones, and others that are to
 be quick, uses two.
+
+**Parts.** A CALL with the option `parts` gets its answer in PARTs, each as soon as it is made; then its RESULT says
+how many there were, or an ERROR why there are no more. The answer of a graph that does not stream is one PART. A server
+sends no more PARTs than were asked for, by `parts` and then by MORE, and does not run on before the next may come: who
+takes them slowly says MORE late, and keeps up no other call. A MORE for a stream that is free is nothing.
+
+**Versions.** A client and a server of one version understand each other. What was added to a version is said only to
+those who ask for it; a server that does not have it refuses the CALL, as one with an unknown option. PART and MORE are
+such additions.
 
 **The end.** A server that stops, or that was not told anything for long, says GOAWAY `unavailable`: it answers what
 it has, and the client closes. After any other GOAWAY, which says what the client did wrong, nothing is answered. A

@@ -9,10 +9,10 @@ import numpy as np
 
 from asyncline.errors import BadRequest, RequestError, TooLarge
 
-HELLO, CALL, RESULT, ERROR, CANCEL, GOAWAY = range(1, 7)
+HELLO, CALL, RESULT, ERROR, CANCEL, GOAWAY, PART, MORE = range(1, 9)
 """Kinds of frames."""
-NAMES = ("", "HELLO", "CALL", "RESULT", "ERROR", "CANCEL", "GOAWAY")
-WITH_BODY = (CALL, RESULT)
+NAMES = ("", "HELLO", "CALL", "RESULT", "ERROR", "CANCEL", "GOAWAY", "PART", "MORE")
+WITH_BODY = (CALL, RESULT, PART)
 
 PREFIX = struct.Struct("<BBHII")
 """kind, zero, length of the header, stream, length of the body"""
@@ -123,7 +123,7 @@ class Decoder:
                 self._needed = PREFIX.size
                 break
             kind, zero, header_nbytes, stream, body_nbytes = PREFIX.unpack_from(data, place)
-            if zero or not HELLO <= kind <= GOAWAY or body_nbytes:
+            if zero or not HELLO <= kind <= MORE or body_nbytes:
                 self.error = self._judge(kind, zero, body_nbytes)
                 if self.error is not None:
                     return
@@ -147,7 +147,7 @@ class Decoder:
 
     def _judge(self, kind: int, zero: int, body_nbytes: int) -> RequestError | None:
         """What is wrong with a prefix."""
-        if zero or not HELLO <= kind <= GOAWAY:
+        if zero or not HELLO <= kind <= MORE:
             return BadRequest(f"there is no frame of kind {kind} with flags {zero}")
         if kind not in WITH_BODY:
             return BadRequest(f"a {NAMES[kind]} has no body, this one has {body_nbytes} bytes")

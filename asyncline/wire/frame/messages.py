@@ -21,6 +21,8 @@ VERSION = 1
 LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_TIMEOUT_MS = 10**9
+MAX_PARTS = 2**16 - 1
+"""Most that a CALL or a MORE may ask for at once."""
 
 STATUSES: dict[str, type[RequestError]] = {
     "bad_request": errors.BadRequest,
@@ -112,6 +114,8 @@ class Options:
     priority: int = 1
     """1 is the highest."""
     traceparent: str | None = None
+    parts: int = 0
+    """How many PARTs may come before the first MORE; 0: the answer is to come in one piece."""
 
 
 NO_OPTIONS = Options()
@@ -131,6 +135,8 @@ def encode_call(encoder: Encoder, stream: int, graph: str, options: Options, val
         said["priority"] = options.priority
     if options.traceparent is not None:
         said["traceparent"] = options.traceparent
+    if options.parts:
+        said["parts"] = options.parts
     try:
         header, sections, nbytes = encoder.encode((graph, said), value)
     except ValueError as error:
@@ -154,8 +160,8 @@ def decode_call(header: bytes, body: memoryview | None, max_value_nbytes: int) -
 
 def _options(said: dict[str, Any]) -> Options:
     for name in said:
-        if name not in ("timeout_ms", "log_id", "priority", "traceparent"):
-            raise BadRequest(f"no option {name[:64]!r}: there are timeout_ms, log_id, priority and traceparent")
+        if name not in ("timeout_ms", "log_id", "priority", "traceparent", "parts"):
+            raise BadRequest(f"no option {name[:64]!r}: there are timeout_ms, log_id, priority, traceparent and parts")
     timeout_ms, log_id, priority = said.get("timeout_ms"), said.get("log_id", ""), said.get("priority", 1)
     if timeout_ms is not None and not (
         type(timeout_ms) in (int, float) and math.isfinite(timeout_ms) and 0 < timeout_ms <= MAX_TIMEOUT_MS
@@ -165,15 +171,34 @@ def _options(said: dict[str, Any]) -> Options:
         raise BadRequest("option log_id: expected at most 128 printable ASCII characters")
     if type(priority) is not int or priority < 1:
         raise BadRequest("option priority: expected a whole number, 1 for the highest priority")
+    parts = said.get("parts", 0)
+    if "parts" in said and not _is_count(parts):
+        raise BadRequest(f"option parts: expected a whole number from 1 to {MAX_PARTS}")
     trace = said.get("traceparent")
     # The W3C recommendation: what does not parse is ignored, not refused.
     is_trace = type(trace) is str and TRACEPARENT.fullmatch(trace)
     timeout_s = timeout_ms / 1e3 if timeout_ms is not None else None
-    return Options(timeout_s, log_id, priority, trace if is_trace else None)
+    return Options(timeout_s, log_id, priority, trace if is_trace else None, parts)
 
 
 def encode_cancel(stream: int) -> list[Buffer]:
     return frame(decoder.CANCEL, stream)
+
+
+def encode_more(stream: int, count: int) -> list[Buffer]:
+    return frame(decoder.MORE, stream, msgpack.packb(count))
+
+
+def decode_more(header: bytes) -> int:
+    """:raises BadRequest: malformed."""
+    count = values.decode(header)
+    if not _is_count(count):
+        raise BadRequest(f"MORE: expected a whole number from 1 to {MAX_PARTS}")
+    return int(count)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_PARTS
 
 
 # -- RESULT
@@ -200,6 +225,32 @@ def decode_result(header: bytes, body: memoryview | None) -> Any:
     if type(document) is not list or len(document) != 2:
         raise BadRequest("RESULT: expected a number and a value")
     return document[1]
+
+
+# -- PART
+
+
+def encode_part(encoder: Encoder, stream: int, number: int, value: Any) -> tuple[list[Buffer], int]:
+    """The parts of the frame, and their length.
+
+    :raises OpError: `value` has no msgpack form.
+    """
+    try:
+        header, sections, nbytes = encoder.encode((number,), value)
+    except ValueError as error:
+        raise OpError(f"the answer cannot be written as msgpack: {error}") from error
+    return frame(decoder.PART, stream, header, sections, nbytes), decoder.PREFIX.size + len(header) + nbytes
+
+
+def decode_part(header: bytes, body: memoryview | None) -> tuple[int, Any]:
+    """The number of a PART, and its value.
+
+    :raises BadRequest: malformed.
+    """
+    document = values.decode(header, body)
+    if type(document) is not list or len(document) != 2 or type(document[0]) is not int:
+        raise BadRequest("PART: expected a number and a value")
+    return document[0], document[1]
 
 
 # -- ERROR and GOAWAY
