@@ -36,7 +36,7 @@ class Limits:
     """How long a TLS handshake, the first message, and a head that has begun may take."""
     body_s: float = 30.0
     """How long a body may take."""
-    upload_nbytes_s: float = 16 * 1024
+    upload_nbytes_s: float = 16_000
     """How fast it has to come, on average, ..."""
     grace_s: float = 5.0
     """... not counting so much at its beginning."""
@@ -46,7 +46,7 @@ class Limits:
     """With more than this written and not yet read, nothing more is taken from a client of TCP."""
     stall_s: float = 30.0
     """How often a client that has much to read has to have read ..."""
-    download_nbytes_s: float = 16 * 1024
+    download_nbytes_s: float = 16_000
     """... as much as this makes of that time."""
     linger_s: float = 1.0
     """How long a client may take to close its end once it was told that this is the end."""

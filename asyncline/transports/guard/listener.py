@@ -17,7 +17,7 @@ log = logging.getLogger("asyncline.guard")
 
 BURST = 64
 """Most that are accepted in one turn of the loop."""
-PAUSE_S = 0.25
+PAUSE_S = 0.1
 """How long nothing is accepted once descriptors are short."""
 SAY_S = 10.0
 """How often that is said."""

@@ -53,8 +53,9 @@ class Connection(web.RequestHandler):
         self._alarm = Alarm(loop, self._check)
         #: When a head has begun that is not complete; 0 where none has.
         self._head_began_at = 0.0
-        #: The body that is being received.
+        #: The body that is being received, and why it will not be.
         self._body: StreamReader | None = None
+        self.body_error: RequestError | None = None
         self._body_began_at = 0.0
         self._body_timeout: asyncio.Timeout
         #: Whether nothing will be answered any more.
@@ -75,6 +76,10 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if self._request_count != count:
             self._head_began_at = 0.0
+            if self._body is None or self._body.is_eof():
+                return
+            if isinstance(malformed := self._messages[-1][0], _ErrInfo):
+                self._end_body(BadRequest(f"the body is malformed: {_first_line(malformed.message)}"), "malformed")
         elif not self._head_began_at and self._waiter is not None and data:
             self._begin_head()  # a request was waited for, and this was less than one
 
@@ -113,8 +118,11 @@ class Connection(web.RequestHandler):
     # -- requests -----------------------------------------------------------------------------------
 
     def receiving(self, body: StreamReader) -> asyncio.Timeout:
-        """A context in which `body` has to arrive as the limits say, else it ends with a TimeoutError."""
+        """A context in which `body` has to arrive as the limits say; else it ends with a TimeoutError, and
+        `body_error` says why.
+        """
         now = self._loop.time()
+        self.body_error = None
         self._body, self._body_began_at = body, now
         self._body_timeout = asyncio.timeout(None)
         self._alarm.set(self._limits.upload_ends_at(now, body.total_bytes), now)
@@ -134,7 +142,7 @@ class Connection(web.RequestHandler):
             return self._refuse(exc)
         if isinstance(exc, HttpProcessingError):
             self._ticket.because("malformed")
-            what = " ".join((message or "").partition("\n")[0].split()).rstrip(":")
+            what = _first_line(message or "")
             log.debug("a client speaks no HTTP: %s", what)
             if isinstance(exc, LineTooLong) or what == TOO_MANY_HEADERS:
                 return self._refuse(HeadTooLarge("the request's head is too long: a line, or the number of its fields"))
@@ -166,8 +174,7 @@ class Connection(web.RequestHandler):
         elif self._body is not None:
             due = self._limits.upload_ends_at(self._body_began_at, self._body.total_bytes)
             if now >= due:
-                self._ticket.because("slow")
-                self._body_timeout.reschedule(now)
+                self._end_body(SlowClient(self._limits.slow_upload), "slow")
                 return
         elif self._head_began_at:
             due = self._head_began_at + self._limits.header_s
@@ -178,6 +185,12 @@ class Connection(web.RequestHandler):
         else:
             return
         self._alarm.set(due, now)
+
+    def _end_body(self, error: RequestError, reason: str) -> None:
+        self._ticket.because(reason)
+        self._body = None
+        self.body_error = error
+        self._body_timeout.reschedule(self._loop.time())
 
     def _say(self, error: RequestError) -> None:
         """Answer something though there is no request, and hang up: as aiohttp does for a malformed one."""
@@ -193,3 +206,8 @@ class Connection(web.RequestHandler):
         ):
             self._ticket.because("idle")
         super()._process_keepalive()
+
+
+def _first_line(message: str) -> str:
+    """What aiohttp says of malformed bytes, without the bytes."""
+    return " ".join(message.partition("\n")[0].split()).rstrip(":")

@@ -25,7 +25,7 @@ from aiohttp.http import HttpProcessingError
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
-from asyncline.errors import BadRequest, RequestError, SlowClient, TooLarge, Unauthenticated, Unavailable
+from asyncline.errors import BadRequest, RequestError, TooLarge, Unauthenticated, Unavailable
 from asyncline.settings import ServiceSettings
 from asyncline.transports.rest import coding
 from asyncline.transports.rest.answer import id_lines
@@ -43,15 +43,11 @@ _T = TypeVar("_T")
 
 
 class Intake:
-    """Lets requests in.
+    """Lets requests in."""
 
-    :param slow_upload: what a client is told whose body comes too slowly.
-    """
-
-    def __init__(self, engine: Engine, settings: ServiceSettings, slow_upload: str) -> None:
+    def __init__(self, engine: Engine, settings: ServiceSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._slow_upload = slow_upload
         self._token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.timing = Timing(engine.plan)
         #: Longest body, in bytes, as it comes and once it is inflated.
@@ -140,7 +136,8 @@ class Intake:
             async with connection.receiving(request.content):
                 return await reading()
         except TimeoutError:
-            raise SlowClient(self._slow_upload) from None
+            assert connection.body_error is not None
+            raise connection.body_error from None
         except web.HTTPRequestEntityTooLarge:
             raise self._too_large() from None
         except (HttpProcessingError, web.RequestPayloadError, ClientConnectionError) as error:

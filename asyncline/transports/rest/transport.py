@@ -58,7 +58,7 @@ class RestTransport(Transport):
         guard = guard or ConnGuard(engine, settings)
         self._limits = guard.limits
         self._settings = settings
-        self._intake = Intake(engine, settings, self._limits.slow_upload)
+        self._intake = Intake(engine, settings)
         self._routes = (*[make(self._intake) for make in routes], PaddleRoute(engine, self._intake))
         self._metrics = metrics
         self._decoder = BodyDecoder(engine.graph.request)
