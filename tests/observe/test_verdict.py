@@ -150,9 +150,7 @@ QUIET = Figures(
 
 def busy(kind: str, share: float, figures: Figures = QUIET, **changes: Any) -> Figures:
     uses = tuple(
-        replace(use, busy=share, work=dict.fromkeys(use.work, share * 10 * use.servers))
-        if use.kind == kind
-        else use
+        replace(use, busy=share, work=dict.fromkeys(use.work, share * 10 * use.servers)) if use.kind == kind else use
         for use in figures.uses
     )
     return replace(figures, uses=uses, **changes)

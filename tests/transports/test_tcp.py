@@ -77,7 +77,7 @@ class Door:
     def __init__(self, engine: Engine, transport: TcpTransport, stack: list[Any]) -> None:
         self.engine = engine
         self.transport = transport
-        self._opened = stack
+        self.opened = stack
 
     @property
     def where(self) -> tuple[str, int]:
@@ -86,12 +86,12 @@ class Door:
 
     async def connect(self, **kwargs: Any) -> TcpConnection:
         connection = await TcpConnection.open(*self.where, **kwargs)
-        self._opened.append(connection)
+        self.opened.append(connection)
         return connection
 
     async def raw(self, hello: bytes = HELLO_BYTES) -> Raw:
         raw = Raw(*await asyncio.open_connection(*self.where))
-        self._opened.append(raw)
+        self.opened.append(raw)
         raw.send(hello)
         return raw
 

@@ -41,9 +41,9 @@ JOINED_NBYTES = 64 * 1024
 """Up to here, copying what is to be written into one piece costs less than writing it in several."""
 SCRATCH_NBYTES = 32 * 1024
 
-NEW, OPEN, ENDING, LOST = range(4)
+NEW, OPEN, ENDING, CLOSING, LOST = range(5)
 """States of a connection, in order: no HELLO yet; calls are taken; GOAWAY has been said and nothing is taken in any
-more; the socket is gone."""
+more; the socket is closed, once the client has read what is written; the socket is gone."""
 
 
 class Shared:
@@ -123,10 +123,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         buffer = self._decoder.buffer
-        return self._shared.scratch if buffer is None or self._state == ENDING else buffer
+        return self._shared.scratch if buffer is None or self._state >= ENDING else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._state == ENDING:
+        if self._state >= ENDING:
             return
         self._read_at = self._loop.time()
         self._read_nbytes += nbytes
@@ -137,6 +137,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """A client that sends nothing more is gone: returning nothing closes the connection."""
+        if self._state < ENDING:
+            self._close()
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -148,6 +150,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._is_paused = False
+        if self._state == CLOSING:
+            return
         self._unread.end()
         for parts in self._parts.values():
             parts.resume()
@@ -255,6 +259,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._state != OPEN or kind != decoder.CALL:
             self._end(BadRequest(f"a {decoder.NAMES[kind]} is not expected here"))
             return False
+        if stream in self._items:
+            self._end(_in_use(stream))
+            return False
         try:
             self._reserved = self._reserve(header_nbytes, body_nbytes)
         except RequestError as error:
@@ -279,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _call(self, stream: int, header: bytes, body: memoryview | None) -> None:
         if stream in self._items:
-            self._end(BadRequest(f"stream {stream} waits for its answer already"))
+            self._end(_in_use(stream))
             return
         engine = self._engine
         reserved, self._reserved = self._reserved, 0
@@ -410,6 +417,14 @@ class Connection(asyncio.BufferedProtocol):
         self._socket.resume_reading()
         self._linger()
 
+    def _close(self) -> None:
+        """Take nothing more; what is written is sent as long as the client reads."""
+        self._state = CLOSING
+        self._forget()
+        self._socket.close()
+        now = self._loop.time()
+        self._alarm.set(self._unread.begin(self._socket.get_write_buffer_size(), now), now)
+
     def _linger(self) -> None:
         now = self._loop.time()
         self._ends_at = now + self._limits.linger_s
@@ -431,7 +446,7 @@ class Connection(asyncio.BufferedProtocol):
             if now >= due:
                 self._socket.abort()
                 return
-        elif self._is_paused:
+        elif self._is_paused or self._state == CLOSING:
             again = self._unread.look(self._socket.get_write_buffer_size(), now)
             if again is None:
                 log.info("a client that reads too little is hung up on")
@@ -453,7 +468,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._is_leaving:
             due = self._ends_at
             if now >= due:
-                self._socket.close()
+                self._close()
                 return
         else:
             due = self._read_at + limits.keepalive_s
@@ -464,5 +479,9 @@ class Connection(asyncio.BufferedProtocol):
         self._alarm.set(due, now)
 
     def __repr__(self) -> str:
-        state = ("new", "open", "ending", "lost")[self._state]
+        state = ("new", "open", "ending", "closing", "lost")[self._state]
         return f"<Connection {state}, {len(self._items)} in flight{', paused' if self._is_paused else ''}>"
+
+
+def _in_use(stream: int) -> RequestError:
+    return BadRequest(f"stream {stream} waits for its answer already")
