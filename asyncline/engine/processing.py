@@ -232,6 +232,8 @@ class Processing:
             visit = sample.visit
             if not visit.started_at:
                 visit.started_at = began
+        if batch.staged_s:
+            self.batcher.staged(batch.rows, batch.staged_s)
         if batch.error is None:
             failed = self.batcher.finished(where, began, ended)
             for sample, result in zip(batch.samples, batch.results, strict=True):

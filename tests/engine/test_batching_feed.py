@@ -108,6 +108,16 @@ def test_the_next_batch_grows_until_just_before_the_expected_end() -> None:
     assert fed(batcher, 5.91) == [(0, [2, 3])]
 
 
+def test_a_batch_that_takes_long_to_lay_together_is_closed_so_much_earlier() -> None:
+    batcher = batcher_of(8)
+    for rows in (1, 1, 8, 1, 8):
+        batcher.staged(rows, 0.02 * rows)
+    put(batcher, 1)
+    fed(batcher, 5.0)
+    put(batcher, 2, 3, 4)
+    assert batcher.next_feed_at() == pytest.approx(6.0 - STAGE_S - 3 * 0.02)
+
+
 def test_a_full_batch_is_staged_at_once() -> None:
     batcher = batcher_of(2)
     put(batcher, 1)

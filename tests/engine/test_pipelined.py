@@ -19,6 +19,7 @@ from .pipelines import (
     UPLOADS,
     Device,
     Feeder,
+    Piped,
     X,
     Y,
     doubler,
@@ -90,6 +91,28 @@ async def test_padding_is_zeros_at_first_and_never_comes_back() -> None:
         (batch,) = await run(replica, rows(1, 2, 3, 4, 5))
         assert [padded[:, 0].tolist() for padded in seen] == [[1, 2, 3, 4, 5, 0]]
         assert numbers(batch) == [2, 4, 6, 8, 10]
+
+
+async def test_a_batch_tells_how_long_it_took_to_lay_it_together() -> None:
+    device = Device()
+
+    class Slow(Piped):
+        def arrays(self, sample: Any) -> Any:
+            return (Slower(sample),)
+
+    class Slower:
+        dtype, shape = np.dtype(np.float32), (ROW,)
+
+        def __init__(self, array: Any) -> None:
+            self._array = array
+
+        def __array__(self, *args: Any, **options: Any) -> Any:
+            device.time.now += 0.5
+            return self._array
+
+    async with running(Slow(Request(), load=lambda: doubler(device), batch_size=4), clock=device.time) as replica:
+        (batch,) = await run(replica, rows(1, 2, 3))
+        assert numbers(batch) == [2, 4, 6] and batch.staged_s == 1.5
 
 
 async def test_results_own_their_memory() -> None:

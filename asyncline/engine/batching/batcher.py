@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple
 
 from asyncline.engine.batching.backlog import Backlog, S
+from asyncline.engine.batching.cost import CostModel
 from asyncline.engine.batching.replicas import Load, Replicas, Run
 from asyncline.engine.batching.splitter import Failed, Splitter, Verdict
 
 STAGE_S = 100e-6
-"""From closing a batch until a replica begins with it: a wake-up of its thread, a copy to its device, a launch."""
+"""From closing a batch until a replica begins with it: a wake-up of its thread, a launch. What laying it together
+takes comes on top, as learned."""
 
 
 class Feed(NamedTuple, Generic[S]):
@@ -53,7 +55,7 @@ class Batcher(Backlog[S]):
 
     :param replicas: how many there are.
     :param depth: 2 where a replica may be given a second batch while one runs, else 1.
-    :param stage_s: seconds from closing a batch until a replica begins with it.
+    :param stage_s: seconds from closing a batch until a replica begins with it, without those that `staged` is told.
     :param retry: how often a batch that raised is tried again as a whole before it is split.
     :raises ValueError: a parameter is out of range.
     """
@@ -90,6 +92,7 @@ class Batcher(Backlog[S]):
         self.replicas: Replicas[S] = Replicas(replicas, depth)
         self.splitter: Splitter[S] = Splitter()
         self.retry = retry
+        self._stages = CostModel()
         self._reruns: deque[Run[S]] = deque()
         self._late_count = 0
         self._rerun_count = 0
@@ -141,14 +144,15 @@ class Batcher(Backlog[S]):
         """When to close the batch that follows the one running there: just in time for its expected end.
 
         Where that end is uncertain: too early, and what comes in between waits for one batch more; too late, and
-        the replica stands still for `stage_s`. So the later, the wider the deviation is beside `stage_s`, as to hit
+        the replica stands still for the stage. So the later, the wider the deviation is beside the stage, as to hit
         the end is luck then; and the earlier, the fuller the batch is, as a replica at its limit has no time to lose.
         """
         assert load.running is not None
         deviation_s = load.running.deviation_s
         slack = max(0.0, 1 - self._count / self.batch_size)
-        later = 2 * slack * deviation_s / self.stage_s - 1 if self.stage_s else -1.0
-        return load.ends_at - self.stage_s + later * deviation_s
+        stage_s = self.stage_s + (self._stages.predict(None, min(self._count, self.batch_size))[0] or 0.0)
+        later = 2 * slack * deviation_s / stage_s - 1 if stage_s else -1.0
+        return load.ends_at - stage_s + later * deviation_s
 
     def _next_rerun(self, now: float) -> tuple[Run[S] | None, list[Failed[S]]]:
         failed: list[Failed[S]] = []
@@ -181,6 +185,10 @@ class Batcher(Backlog[S]):
         if seconds > 0:
             self.splitter.succeeded(seconds)
         return ()
+
+    def staged(self, rows: int, seconds: float) -> None:
+        """To lay a batch of so many rows together took so long, before the device could have it."""
+        self._stages.learn(None, rows, seconds)
 
     def failed(
         self, replica: int, started_at: float, ended_at: float, error: BaseException, *, retry: bool = True

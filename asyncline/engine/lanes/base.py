@@ -83,7 +83,8 @@ class Batch:
     """
 
     __slots__ = (
-        "abandoned", "done", "ended_at", "error", "fault", "late_at", "replica", "results", "samples", "started_at",
+        "abandoned", "done", "ended_at", "error", "fault", "late_at", "replica", "results", "samples", "staged_s",
+        "started_at",
     )  # fmt: skip
 
     def __init__(self, samples: list[Sample], done: Callable[[Batch], None], replica: int = 0) -> None:
@@ -97,6 +98,8 @@ class Batch:
         self.fault: OutOfMemory | DeviceLost | None = None
         self.started_at = 0.0
         self.ended_at = 0.0
+        #: How long a thread took to lay it together before the device could have it, where that is not its run.
+        self.staged_s = 0.0
         #: When it should long be over.
         self.late_at = 0.0
         #: Nobody waits for it any more: one that has not begun need not be run.

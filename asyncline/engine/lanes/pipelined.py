@@ -183,7 +183,9 @@ class PipelinedReplica(Replica):
             rows = [self._op.arrays(sample.value) for sample in batch.samples]
             if self.ring.takes(rows):
                 slot = self.ring.free.get()
+                began_at = self._clock()
                 bucket = self.ring.put(slot, rows)
+                batch.staged_s = self._clock() - began_at
                 self._pipelined += 1
                 self._rows += len(rows)
                 self._padding += bucket - len(rows)
