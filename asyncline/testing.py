@@ -9,6 +9,7 @@
     run_virtual(main())
 
 Hooks really run; only how long they take is made up, and no real time passes.
+An Op that streams is read by `[part async for part in engine.stream(payload)]`; how long it takes is what it awaits.
 """
 
 from __future__ import annotations

@@ -341,3 +341,12 @@ async def test_the_pages_say_that_a_graph_streams() -> None:
         content = (await client.get("/openapi.json")).json["paths"]["/test"]["post"]["responses"]["200"]["content"]
         assert "event: done" in content["text/event-stream"]["schema"]["description"]
         assert content["application/json"]["schema"]["type"] == "array"
+
+
+async def test_the_time_to_the_first_part_is_in_the_metrics_of_a_graph_that_streams() -> None:
+    async with serving(Graph("test", count(Request()))) as client:
+        for n in (0, 1, 2):  # the first has none
+            await client.post(json=n, headers=ACCEPT)
+        assert "asyncline_first_part_seconds_count 2.0" in (await client.get("/metrics")).body.decode()
+    async with serving(one_op(lambda value: value)) as client:
+        assert "first_part" not in (await client.get("/metrics")).body.decode()
