@@ -44,17 +44,22 @@ class EchoServer:
             raise BenchmarkFailed(f"{self.url}: {error}") from error
 
     def load(self, seconds: int) -> Load:
-        before = self._child.cpu_s()
-        count, requests_per_s = wrk(self.url, seconds)
-        return Load(requests_per_s, (self._child.cpu_s() - before) / count * 1e6)
+        return load(self._child, self.url, seconds)
 
 
-def wrk(url: str, seconds: int) -> tuple[int, float]:
+def load(child: Child, url: str, seconds: int, script: Path = SCRIPT) -> Load:
+    """Run wrk against what `child` serves."""
+    before = child.cpu_s()
+    count, requests_per_s = wrk(url, seconds, script)
+    return Load(requests_per_s, (child.cpu_s() - before) / count * 1e6)
+
+
+def wrk(url: str, seconds: int, script: Path = SCRIPT) -> tuple[int, float]:
     """Load `url` from one thread; how many requests were answered, and how many a second.
 
     :raises BenchmarkFailed: not all of them with 200.
     """
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"-s{SCRIPT}", url]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"-s{script}", url]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True).stdout
     except subprocess.SubprocessError as error:

@@ -1,0 +1,73 @@
+"""Paddle Serving's REST request against our own, on the same Op: of a native graph, and of a service of Paddle's."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from loadtest.child import Child
+from loadtest.echo import CONNECTIONS, Load, load
+from loadtest.pairs import Spread, interleave
+from loadtest.report import BenchmarkFailed, Budget, Report, Row
+
+PADDLE, NATIVE = (Path(__file__).with_name(name) for name in ("paddle.lua", "paddle_native.lua"))
+INLINE = f"a Paddle REST request, inline Op, {CONNECTIONS} connections; baseline: our own request to it"
+SERVICE = "the same to a service of Paddle's classes; baseline: our own request to a thread Op"
+BUDGET = Budget("≥", 0.8)
+BODY = {"key": ["text", "scores"], "value": ["hello pipeline", "0.25, 0.5"]}
+ANSWER = {"err_no": 0, "err_msg": "", **BODY, "tensors": []}
+
+
+def measure(pairs: int, seconds: int) -> Report:
+    """`pairs` turns of runs of `seconds` each."""
+    if shutil.which("wrk") is None:
+        return Report([Row(INLINE, budget=BUDGET, not_measured="not measured: apt-get install wrk")])
+    ports = ("--http-port", "0", "--grpc-port", "null", "--tcp-port", "null", "--host", "127.0.0.1")
+    apps = ("paddle_graph:graph", "paddle_graph:threaded", "paddle_service:service")
+    inline, threaded, service = (Child("asyncline", "serve", f"loadtest.{app}", *ports) for app in apps)
+    with inline, threaded, service:
+        addresses = {child: child.address() for child in (inline, threaded, service)}
+        runs = []
+        for child, path, script in (
+            (inline, "/echo/prediction", PADDLE),
+            (inline, "/echo", NATIVE),
+            (service, "/echo/prediction", PADDLE),
+            (threaded, "/echo", NATIVE),
+        ):
+            url = addresses[child] + path
+            if script is PADDLE:
+                check(url)
+            runs.append(partial(load, child, url, script=script))
+        for run in runs:
+            run(1)
+        turns = interleave(pairs, *(partial(run, seconds) for run in runs))
+    return Report(
+        [
+            row(INLINE, [(paddle, native) for paddle, native, _, _ in turns], BUDGET),
+            row(SERVICE, [(paddle, native) for _, _, paddle, native in turns], BUDGET),
+        ],
+        [f"Paddle: {pairs} turns of {seconds} s, wrk with one thread, {PADDLE.name} and {NATIVE.name}."],
+    )
+
+
+def check(url: str) -> None:
+    """:raises BenchmarkFailed: it does not answer as Paddle's gateway would."""
+    try:
+        with urlopen(Request(url, json.dumps(BODY).encode()), timeout=10) as answer:
+            found = json.load(answer)
+    except OSError as error:
+        raise BenchmarkFailed(f"{url}: {error}") from error
+    if found != ANSWER:
+        raise BenchmarkFailed(f"{url} answers {found!r}")
+
+
+def row(what: str, pairs: list[tuple[Load, Load]], budget: Budget) -> Row:
+    return Row(
+        what,
+        "requests/s",
+        Spread.of(a.requests_per_s for a, _ in pairs),
+        Spread.of(b.requests_per_s for _, b in pairs),
+        Spread.of(a.requests_per_s / b.requests_per_s for a, b in pairs),
+        budget,
+    )
