@@ -1,2 +1,2 @@
 wrk.method = "POST"
-wrk.body = '{"key": ["text", "scores"], "value": ["hello pipeline", "0.25, 0.5"], "logid": 7}'
+wrk.body = '{"key": ["text", "scores"], "value": ["hello pipeline", "0.25, 0.5"]}'

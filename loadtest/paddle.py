@@ -13,7 +13,8 @@ from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 PADDLE, NATIVE = (Path(__file__).with_name(name) for name in ("paddle.lua", "paddle_native.lua"))
 INLINE = f"a Paddle REST request, inline Op, {CONNECTIONS} connections; baseline: our own request to it"
-SERVICE = "the same to a service of Paddle's classes; baseline: our own request to a thread Op"
+INLINE_CPU = "the same, CPU per request"
+SERVICE = "the same to a service of Paddle's classes; baseline: our own request to an Op in the thread lane"
 BUDGET = Budget("≥", 0.8)
 BODY = {"key": ["text", "scores"], "value": ["hello pipeline", "0.25, 0.5"]}
 ANSWER = {"err_no": 0, "err_msg": "", **BODY, "tensors": []}
@@ -45,7 +46,14 @@ def measure(pairs: int, seconds: int) -> Report:
     return Report(
         [
             row(INLINE, [(paddle, native) for paddle, native, _, _ in turns], BUDGET),
-            row(SERVICE, [(paddle, native) for _, _, paddle, native in turns], BUDGET),
+            Row(
+                INLINE_CPU,
+                "µs",
+                Spread.of(paddle.cpu_us for paddle, _, _, _ in turns),
+                Spread.of(native.cpu_us for _, native, _, _ in turns),
+                Spread.of(paddle.cpu_us / native.cpu_us for paddle, native, _, _ in turns),
+            ),
+            row(SERVICE, [(paddle, native) for _, _, paddle, native in turns]),
         ],
         [f"Paddle: {pairs} turns of {seconds} s, wrk with one thread, {PADDLE.name} and {NATIVE.name}."],
     )
@@ -62,7 +70,7 @@ def check(url: str) -> None:
         raise BenchmarkFailed(f"{url} answers {found!r}")
 
 
-def row(what: str, pairs: list[tuple[Load, Load]], budget: Budget) -> Row:
+def row(what: str, pairs: list[tuple[Load, Load]], budget: Budget | None = None) -> Row:
     return Row(
         what,
         "requests/s",

@@ -2,6 +2,9 @@
 
 from asyncline import Graph, Request, Text, op
 
+CONCURRENCY = 8
+"""Of hooks in the thread lane; the service's Op has the same."""
+
 
 def said(text: str, scores: str) -> dict[str, str]:
     return {"text": text, "scores": scores}
@@ -13,4 +16,4 @@ def made(name: str, kind: type) -> Graph:
 
 
 graph = made("echo", op(cpu="inline")(said))
-threaded = made("echo", op(cpu="thread")(said))
+threaded = made("echo", op(cpu="thread", concurrency=CONCURRENCY)(said))

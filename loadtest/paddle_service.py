@@ -3,6 +3,7 @@
 from typing import Any
 
 from asyncline.paddle import Op, WebService
+from loadtest.paddle_graph import CONCURRENCY
 
 
 class EchoOp(Op):
@@ -17,4 +18,4 @@ class EchoService(WebService):
 
 
 service = EchoService(name="echo")
-service.prepare_pipeline_config(yml_dict={"http_port": 18080})
+service.prepare_pipeline_config(yml_dict={"http_port": 18080, "op": {"echo": {"concurrency": CONCURRENCY}}})

@@ -8,6 +8,7 @@ from typing import Any
 from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
 from asyncline.errors import NotFound, OpError, RequestError, public_message
+from asyncline.graph.fields import Image, Text
 from asyncline.transports.paddle.fields import prepared
 from asyncline.transports.paddle.results import packed
 from asyncline.wire.paddle import ErrNo, PipelineRequest, PipelineResponse, number_of
@@ -26,6 +27,8 @@ class Pipeline:
     def __init__(self, engine: Engine) -> None:
         self._name = engine.graph.name
         self._fields = engine.graph.request.fields
+        #: Fields that take a string as it is.
+        self._plain = {name for name, field in self._fields.items() if isinstance(field, Text | Image)}
         # Of the class: a Request takes any unknown attribute for a field.
         self._takes_pipeline = getattr(type(engine.graph.request), "takes_pipeline", False)
 
@@ -40,7 +43,9 @@ class Pipeline:
         if self._takes_pipeline:
             return request
         values = request.values()
-        return prepared(values, self._fields) if self._fields else values
+        if not self._fields or (not request.tensors and self._plain.issuperset(values)):
+            return values
+        return prepared(values, self._fields)
 
     @staticmethod
     def log_id(request: PipelineRequest) -> str:

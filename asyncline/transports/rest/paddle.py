@@ -7,6 +7,9 @@ error in the gateway's words.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from aiohttp import web
 
 from asyncline.engine.engine import Engine
@@ -14,9 +17,9 @@ from asyncline.errors import RequestError, public_message
 from asyncline.graph.graph import RESERVED
 from asyncline.transports.paddle import Pipeline
 from asyncline.transports.rest.answer import JSON, Answer, error_answer
-from asyncline.transports.rest.intake import Intake
+from asyncline.transports.rest.intake import LARGE_NBYTES, Intake
 from asyncline.transports.rest.routes import Routes
-from asyncline.wire.paddle import BadPackage, rest
+from asyncline.wire.paddle import BadPackage, PipelineRequest, rest
 
 TEXT = "text/plain; charset=utf-8"
 NOT_FOUND = b"Not Found\n"
@@ -33,6 +36,13 @@ GRPC_CODES = {
 }
 """gRPC's status for each code that a request is refused with before it is an Item; INTERNAL for any other."""
 INTERNAL = 13
+
+
+class _Misfit(Exception):
+    """A request that could be read, and fits nothing here."""
+
+    def __init__(self, error: RequestError) -> None:
+        self.error = error
 
 
 class PaddleRoute(Routes):
@@ -69,13 +79,12 @@ class PaddleRoute(Routes):
             if body is None:
                 body = bytes(await intake.body(request))
             try:
-                call = rest.decode_request(body, name, method)
-            except BadPackage as error:
-                return self._misfit(error)
-            try:
-                payload = pipeline.payload(call)
-            except RequestError as error:
-                return self._misfit(error)
+                if len(body) > LARGE_NBYTES:
+                    call, payload = await asyncio.to_thread(self._read, body, name, method)
+                else:
+                    call, payload = self._read(body, name, method)
+            except _Misfit as misfit:
+                return self._refused(misfit.error)
             item = intake.begin(request.headers, payload, log_id=pipeline.log_id(call))
             if not item.done:
                 await item.wait()
@@ -83,7 +92,21 @@ class PaddleRoute(Routes):
             intake.leave(reserved)
         return Answer(200, pipeline.answer(call, item, rest.encode_response), JSON, intake.about(item))
 
-    def _misfit(self, error: RequestError) -> Answer:
+    def _read(self, body: bytes, name: str, method: str) -> tuple[PipelineRequest, Any]:
+        """The request, and the payload that it is.
+
+        :raises BadRequest: it cannot be read.
+        """
+        try:
+            call = rest.decode_request(body, name, method)
+        except BadPackage as error:
+            raise _Misfit(error) from None
+        try:
+            return call, self._pipeline.payload(call)
+        except RequestError as error:
+            raise _Misfit(error) from None
+
+    def _refused(self, error: RequestError) -> Answer:
         """The answer to what could be read, and fits nothing here."""
         self._engine.note_rejected(error)
         return Answer(200, self._pipeline.refusal(error, rest.encode_response), JSON)

@@ -21,8 +21,9 @@ _RANGES = {"int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1), "int64": (-
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,19})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|NaN|-?Infinity")
 _CAMEL = {name: re.sub(r"_([a-z])", lambda found: found[1].upper(), name) for _, name in TENSOR.values()}
-_ESCAPES = ((b"&", rb"\u0026"), (b"<", rb"\u003c"), (b">", rb"\u003e"),
-            ("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))  # fmt: skip
+_PAIRS = {"key", "value"}
+_ESCAPES = ((b"&", rb"\u0026"), (b"<", rb"\u003c"), (b">", rb"\u003e"))
+_WIDE_ESCAPES = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
 """What Go writes of characters that orjson leaves as they are; none occurs outside of strings."""
 
 
@@ -36,18 +37,15 @@ def decode_request(body: bytes, name: str, method: str) -> PipelineRequest:
     head = json.decode(body) if body else {}
     if not isinstance(head, dict):
         raise BadRequest("the body is no JSON object")
-    values = _list(head, "tensors")
-    check_count(values)
-    _string(head, "name"), _string(head, "method")
-    return PipelineRequest(
-        name=name,
-        method=method,
-        key=_strings(head, "key"),
-        value=_strings(head, "value"),
-        logid=_integer(head, "logid", "int64"),
-        clientip=_string(head, "clientip"),
-        tensors=[_tensor(position, value) for position, value in enumerate(values)] if values else [],
-    )
+    request = PipelineRequest(name, method, _strings(head, "key"), _strings(head, "value"))
+    if head.keys() <= _PAIRS:
+        return request  # as most are
+    _string(head, "name")
+    _string(head, "method")
+    request.logid = _integer(head, "logid", "int64")
+    request.clientip = _string(head, "clientip")
+    request.tensors = _tensors(head)
+    return request
 
 
 def encode_response(response: PipelineResponse) -> bytes:
@@ -66,7 +64,7 @@ def encode_response(response: PipelineResponse) -> bytes:
         body = orjson.dumps(fields)
     except orjson.JSONEncodeError:  # half of a surrogate pair in a string
         body = orjson.dumps(_clean(fields))
-    for character, escape in _ESCAPES:
+    for character, escape in _ESCAPES if body.isascii() else _ESCAPES + _WIDE_ESCAPES:
         if character in body:
             body = body.replace(character, escape)
     return body
@@ -94,8 +92,9 @@ def _list(head: dict[str, Any], key: str) -> list[Any]:
 
 def _strings(head: dict[str, Any], key: str) -> list[str]:
     values = _list(head, key)
-    if not all(type(value) is str for value in values):
-        raise BadRequest(f"{key}: expected strings")
+    for value in values:
+        if type(value) is not str:
+            raise BadRequest(f"{key}: expected strings")
     return values
 
 
@@ -147,6 +146,12 @@ def _bytes(head: dict[str, Any], key: str) -> bytes:
 
 
 # -- tensors
+
+
+def _tensors(head: dict[str, Any]) -> list[PaddleTensor]:
+    values = _list(head, "tensors")
+    check_count(values)
+    return [_tensor(position, value) for position, value in enumerate(values)]
 
 
 def _tensor(position: int, value: Any) -> PaddleTensor:

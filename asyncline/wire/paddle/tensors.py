@@ -69,6 +69,10 @@ _FIELDS = {
 }
 
 
+_WIDE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}
+"""For elements that have not been checked yet, by numpy's letter for what they are to be."""
+
+
 def elem_type(number: int) -> ElemType:
     """:raises BadPackage: there is no such type, or it is one that nobody carries."""
     if number not in _FIELDS:
@@ -91,7 +95,9 @@ def decode(kind: ElemType, shape: Sequence[int], elements: Any) -> Array:
         size = datatypes.count(shape)
         if len(elements) != size:
             raise BadPackage(f"shape {list(shape)} is {size} elements, got {len(elements)}")
-        return datatypes.from_numbers(list(elements), kind.name).reshape(shape)
+        if not isinstance(elements, list | np.ndarray):  # of protobuf: not made a list, which is far larger
+            elements = np.fromiter(elements, _WIDE[datatypes.DTYPES[kind.name].kind], size)
+        return datatypes.from_numbers(elements, kind.name).reshape(shape)
     except BadPackage:
         raise
     except BadRequest as error:
