@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from base64 import b64encode
 from typing import Any
 
@@ -24,6 +25,7 @@ from asyncline import (
     context,
     op,
 )
+from asyncline.transports.rest.example import curl
 from asyncline.wire.paddle import PipelineError, PipelineRequest, PipelineResponse
 from tests.transports.test_rest import Client, echo, one_op, serving
 
@@ -302,6 +304,14 @@ async def test_a_graph_may_take_the_request_and_give_the_response_as_they_are() 
             "value": ["prediction ['a'] 7 10.0.0.1"],
             "tensors": [],
         }
+
+
+async def test_the_line_to_paste_is_a_request_of_paddles() -> None:
+    async with serving(whole_graph(PipelineResponse())) as client:
+        command, _, data, url = shlex.split(curl(client.engine.graph, client.transport.address))
+        assert command == "curl"
+        answer = await answers(client, data.encode(), url.removeprefix(client.transport.address))
+        assert answer["value"] == ["prediction ['text'] 0 "]
 
 
 @pytest.mark.parametrize(

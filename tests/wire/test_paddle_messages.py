@@ -23,6 +23,7 @@ from asyncline.errors import (
     Unavailable,
     WorkerCrashed,
 )
+from asyncline.wire import protobuf
 from asyncline.wire.paddle import (
     BadPackage,
     ElemType,
@@ -101,6 +102,23 @@ def test_numbers_that_are_not_packed_are_read_too() -> None:
     body = fields + b"\xa0\x01\x02" + b"\xa8\x01\x02"  # elem_type INT32, shape [2]
     read = grpc.decode_request(b"\x1a" + bytes([len(body)]) + body)
     assert read.tensors[0].array.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [ElemType.FP32, ElemType.FP16])
+def test_many_floats_are_read_where_they_lie(kind: ElemType) -> None:
+    array = np.arange(2048, dtype=np.float32).reshape(2, -1)
+    given = array.astype(np.float16) if kind is ElemType.FP16 else array
+    read = through_protobuf(tensor(given, kind)).array
+    assert read.dtype == given.dtype and (read == given).all() and read.flags.aligned
+
+
+def test_many_floats_that_are_not_packed_are_read_too() -> None:
+    field = b"\x15\x00\x00\x80\x3f"  # float_data, 1.0
+    for packed in (b"", b"\x12\x04\x00\x00\x80\x3f"):
+        count = 5000 + len(packed) // 6
+        body = packed + field * 5000 + b"\xa0\x01\x01" + b"\xa8\x01" + bytes([count & 127 | 128, count >> 7])
+        (read,) = grpc.decode_request(protobuf.join(b"", 3, [body])).tensors
+        assert read.array.tolist() == [1.0] * count
 
 
 HOSTILE = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 
@@ -12,10 +13,14 @@ from asyncline.wire import protobuf
 from asyncline.wire.paddle import tensors
 from asyncline.wire.paddle.messages import PaddleTensor, PipelineRequest, PipelineResponse, check_count
 from asyncline.wire.paddle.schema import FILE, METHOD, SERVICE, message
+from asyncline.wire.paddle.tensors import Array
 
 __all__ = ["FILE", "METHOD", "SERVICE", "decode_request", "decode_response", "encode_request", "encode_response"]
 
 _REQUEST_TENSORS, _RESPONSE_TENSORS = 3, 5
+_FLOAT_DATA = 2
+MANY_NBYTES = 4096
+"""Of a tensor; the floats of a larger one are not handed through protobuf, which makes an object of each."""
 _LEGACY_MARKS = {(5, 0), (6, 2)}
 """Number and wire type of the fields that a request of the old numbering alone can have: a logid, a clientip."""
 
@@ -45,7 +50,7 @@ def decode_request(data: bytes | memoryview) -> PipelineRequest:
         value=list(head.value),
         logid=head.logid,
         clientip=head.clientip,
-        tensors=[_read_tensor(part) for part in parts],
+        tensors=[_read_tensor(*part) for part in parts],
     )
 
 
@@ -74,7 +79,7 @@ def decode_response(data: bytes | memoryview) -> PipelineResponse:
         err_msg=head.err_msg,
         key=list(head.key),
         value=list(head.value),
-        tensors=[_read_tensor(part) for part in _parse_tensors(found)],
+        tensors=[_read_tensor(*part) for part in _parse_tensors(found)],
     )
 
 
@@ -107,15 +112,30 @@ def _parse(name: str, data: bytes | memoryview) -> Any:
         raise BadRequest(f"the message is no {name}") from None
 
 
-def _parse_tensors(found: list[memoryview]) -> list[Any]:
+def _parse_tensors(found: list[memoryview]) -> list[tuple[Any, Array | None]]:
     check_count(found)
-    return [_parse("Tensor", part) for part in found]
+    return [_parse_tensor(part) for part in found]
 
 
-def _read_tensor(tensor: Any) -> PaddleTensor:
+def _parse_tensor(part: memoryview) -> tuple[Any, Array | None]:
+    """A Tensor; and where it has many floats, these by themselves, over the memory of the message."""
+    if part.nbytes > MANY_NBYTES:
+        try:
+            rest, chunks = protobuf.cut(part, _FLOAT_DATA)
+        except BadRequest:
+            chunks = []  # they are not packed, so there are more fields than are looked at
+        if len(chunks) == 1 and chunks[0].nbytes % 4 == 0:
+            tensor = _parse("Tensor", rest)
+            if not tensor.float_data:
+                return tensor, np.frombuffer(chunks[0], "<f4")
+    return _parse("Tensor", part), None
+
+
+def _read_tensor(tensor: Any, floats: Array | None) -> PaddleTensor:
     try:
         kind = tensors.elem_type(tensor.elem_type)
-        array = tensors.decode(kind, tensor.shape, getattr(tensor, kind.field))
+        is_float = floats is not None and kind.field == "float_data"
+        array = tensors.decode(kind, tensor.shape, floats if is_float else getattr(tensor, kind.field))
     except RequestError as error:
         error.message = f"tensor {tensor.name[:64]!r}: {error.message}"
         raise

@@ -95,6 +95,9 @@ def decode(kind: ElemType, shape: Sequence[int], elements: Any) -> Array:
         size = datatypes.count(shape)
         if len(elements) != size:
             raise BadPackage(f"shape {list(shape)} is {size} elements, got {len(elements)}")
+        if kind is ElemType.FP32 and isinstance(elements, np.ndarray):
+            # numpy itself can live with what is not aligned; native code that gets the pointer may not.
+            return (elements if elements.flags.aligned else elements.copy()).reshape(shape)
         if not isinstance(elements, list | np.ndarray):  # of protobuf: not made a list, which is far larger
             elements = np.fromiter(elements, _WIDE[datatypes.DTYPES[kind.name].kind], size)
         return datatypes.from_numbers(elements, kind.name).reshape(shape)
