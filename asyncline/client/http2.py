@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from grpclib.client import Channel, Stream
@@ -21,6 +22,8 @@ from asyncline.errors import RequestError
 WINDOW = 16 * 2**20
 """How much the server may send before we have read it: with grpclib's 4 MiB, a larger tensor takes round trips."""
 
+AHEAD = 8
+"""Most messages of a stream that lie ready for a caller who does not take them yet."""
 _PREFIX_NBYTES = 5
 
 
@@ -42,6 +45,14 @@ def h2_context() -> ssl.SSLContext:
     return context
 
 
+class CallFailed(GRPCError):
+    """A server ended a call with a status that is not OK."""
+
+    def __init__(self, error: GRPCError, trailers: Mapping[str, Any]) -> None:
+        super().__init__(error.status, error.message)
+        self.trailers = trailers
+
+
 class GrpcPeer:
     """One HTTP/2 connection, made again when it is lost. Belongs to the loop on which it is made.
 
@@ -50,8 +61,16 @@ class GrpcPeer:
     """
 
     def __init__(
-        self, address: Address, headers: Mapping[str, str], max_answer_nbytes: int, tls: ssl.SSLContext | None = None
+        self,
+        address: Address,
+        headers: Mapping[str, str],
+        max_answer_nbytes: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        connect_s: float = CONNECT_S,
     ) -> None:
+        self._connect_s = connect_s
+        self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._max_answer_nbytes = max_answer_nbytes
         self._metadata = {key.lower(): value for key, value in headers.items()}
@@ -66,7 +85,7 @@ class GrpcPeer:
         :param method: its path.
         :param whom: who that is, in messages.
         :param metadata: besides the headers of all calls.
-        :raises GRPCError: what the server says went wrong.
+        :raises CallFailed: what the server says went wrong.
         :raises Refused: there is nobody.
         :raises Unavailable: the connection broke off.
         :raises DeadlineExceeded: it took longer than `timeout_s`.
@@ -86,15 +105,65 @@ class GrpcPeer:
                 raise asyncio.CancelledError from None
             raise
 
+    async def stream(
+        self, method: str, data: bytes, whom: str, timeout_s: float, metadata: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Call a method with one message, and yield those that come.
+
+        :raises RequestError: as of `call`; CallFailed likewise.
+        """
+        came: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
+
+        async def receive() -> None:
+            try:
+                async with self._begun(method, data, whom, timeout_s, metadata or {}, Cardinality.UNARY_STREAM) as call:
+                    await call.recv_initial_metadata()
+                    while (message := await self._message(call, whom)) is not None:
+                        await came.put(message)
+                    await call.recv_trailing_metadata()
+            except Exception as error:
+                await came.put(error)
+            else:
+                await came.put(None)
+
+        receiving = self._loop.create_task(receive(), name=f"asyncline client {method} {whom}")
+        try:
+            while (message := await came.get()) is not None:
+                if isinstance(message, Exception):
+                    raise message
+                yield message
+        finally:
+            receiving.cancel()
+            await asyncio.wait([receiving])
+
     async def _call_here(
         self, method: str, data: bytes, whom: str, timeout_s: float, metadata: Mapping[str, str]
     ) -> bytes:
+        async with self._begun(method, data, whom, timeout_s, metadata, Cardinality.UNARY_UNARY) as call:
+            await call.recv_initial_metadata()
+            message = await self._message(call, whom)
+            await call.recv_trailing_metadata()
+            if message is None:
+                raise malformed(whom, "it is empty")
+            return message
+
+    @asynccontextmanager
+    async def _begun(
+        self,
+        method: str,
+        data: bytes,
+        whom: str,
+        timeout_s: float,
+        metadata: Mapping[str, str],
+        cardinality: Cardinality,
+    ) -> AsyncIterator[Stream[bytes, bytes]]:
+        """A call whose only message is sent; with the errors of grpclib made ours."""
         expires_at = self._loop.time() + timeout_s
         if not self._channel._connected:
             await self._connect(whom, timeout_s)
         call: Stream[bytes, bytes] = self._channel.request(
             method,
-            Cardinality.UNARY_UNARY,
+            cardinality,
             bytes,
             bytes,
             timeout=max(0.001, expires_at - self._loop.time()),
@@ -103,7 +172,7 @@ class GrpcPeer:
         try:
             async with call:
                 await call.send_message(data, end=True)
-                return await self._receive(call, whom)
+                yield call
         except TimeoutError:
             raise too_late(whom, timeout_s) from None
         except (StreamTerminatedError, OSError):
@@ -112,7 +181,10 @@ class GrpcPeer:
             # Used up, or in a state that h2 knows no way out of: the next call makes a new one.
             self._channel.close()
             raise broken_off(whom) from None
-        except (GRPCError, RequestError):
+        except GRPCError as error:
+            # Of a call that was cut off after its status, grpclib says the status only.
+            raise CallFailed(error, dict(call._stream.trailers or call._stream.headers or ())) from None
+        except RequestError:
             raise
         except AssertionError:  # of grpclib's buffer
             raise malformed(whom, "it is cut off") from None
@@ -122,30 +194,32 @@ class GrpcPeer:
     async def _connect(self, whom: str, timeout_s: float) -> None:
         """grpclib would do so by itself, but for as long as the system tries, and without telling it from a call."""
         try:
-            async with asyncio.timeout(min(CONNECT_S, timeout_s)):
+            async with asyncio.timeout(min(self._connect_s, timeout_s)):
                 await self._channel.__connect__()
+            if self._is_closed:
+                self._channel.close()
+                raise unreachable(whom)
         except OSError as error:  # TimeoutError and SSLError are such
-            if isinstance(error, TimeoutError) and timeout_s <= CONNECT_S:
+            if isinstance(error, TimeoutError) and timeout_s <= self._connect_s:
                 raise too_late(whom, timeout_s) from None
             raise unreachable(whom) from None
 
-    async def _receive(self, call: Stream[bytes, bytes], whom: str) -> bytes:
+    async def _message(self, call: Stream[bytes, bytes], whom: str) -> bytes | None:
         """grpclib's own `recv_message` has no limit: it takes in what the four bytes of the prefix announce."""
-        await call.recv_initial_metadata()
         with call._wrapper:
             prefix = await call._stream.recv_data(_PREFIX_NBYTES)
-            if prefix:
-                if prefix[0]:
-                    raise malformed(whom, "it is compressed, which was not asked for")
-                nbytes = int.from_bytes(prefix[1:], "big")
-                if nbytes > self._max_answer_nbytes:
-                    raise malformed(whom, f"{nbytes} bytes are over the limit of {self._max_answer_nbytes}")
-                data: bytes = await call._stream.recv_data(nbytes)
-        await call.recv_trailing_metadata()
-        if not prefix:
-            raise malformed(whom, "it is empty")
-        return data
+            if not prefix:
+                return None
+            if prefix[0]:
+                raise malformed(whom, "it is compressed, which was not asked for")
+            nbytes = int.from_bytes(prefix[1:], "big")
+            if nbytes > self._max_answer_nbytes:
+                raise malformed(whom, f"{nbytes} bytes are over the limit of {self._max_answer_nbytes}")
+            data: bytes = await call._stream.recv_data(nbytes)
+            return data
 
     async def close(self) -> None:
+        """End the connection; what is outstanding fails."""
+        self._is_closed = True
         self._channel.close()
         await asyncio.sleep(0)  # in which the transport closes its socket

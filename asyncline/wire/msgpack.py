@@ -23,15 +23,15 @@ EVENTS = "data=msgpack"
 """The parameter of `text/event-stream` with which parts are asked for as msgpack, in base64, with arrays as such."""
 
 
-def decode(data: bytes | memoryview, *, any_keys: bool = False) -> Any:
+def decode(data: bytes | memoryview, *, answer: bool = False) -> Any:
     """Parse a msgpack body; nothing in it is code.
 
-    :param any_keys: keys of maps need not be texts; for answers: a stranger could choose such as all hash alike.
-    :returns: arrays are read-only views of what was received.
+    :param answer: it is one: arrays are read-only, which saves a copy, and keys of maps need not be texts. In a request
+        a stranger could choose such as all hash alike.
     :raises BadRequest: it is no msgpack.
     """
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=not any_keys, ext_hook=_extension)
+        return msgpack.unpackb(data, raw=False, strict_map_key=not answer, ext_hook=_view if answer else _own)
     except BadRequest:
         raise
     except Exception as error:  # msgpack raises many kinds, ValueError and its own
@@ -70,10 +70,16 @@ def _tensor(value: Any) -> Any:
     return msgpack.ExtType(TENSOR, msgpack.packb([name, value.shape, data], use_bin_type=True))
 
 
-def _extension(code: int, data: bytes) -> Any:
+def _view(code: int, data: bytes) -> Any:
     if code != TENSOR:
         return msgpack.ExtType(code, data)
     said = msgpack.unpackb(data, raw=False, strict_map_key=True)
     if type(said) is not list or len(said) != 3 or type(said[2]) is not bytes:
         raise BadRequest("a tensor is no [dtype, shape, bytes]")
     return tensor_from(*said)
+
+
+def _own(code: int, data: bytes) -> Any:
+    """An array that a hook may write into, as those of other wires."""
+    value = _view(code, data)
+    return value if code != TENSOR else value.copy()

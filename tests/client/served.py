@@ -10,11 +10,15 @@ from typing import Any
 from asyncline import Engine, Graph, ProductError, Request, context, errors, op
 from asyncline.client import AsyncClient
 from asyncline.settings import Settings, Source, merge
+from asyncline.transports.base import Transport
+from asyncline.transports.grpc.inference import Inference
+from asyncline.transports.grpc.transport import GrpcTransport
+from asyncline.transports.oip import Models
 from asyncline.transports.rest.transport import RestTransport
 from asyncline.transports.tcp.transport import TcpTransport
 
-WIRES = ("http", "tcp")
-STREAMING = ("http",)
+WIRES = ("http", "tcp", "grpc")
+STREAMING = ("http", "grpc")
 
 
 class Orders:
@@ -74,7 +78,7 @@ class Served:
 
 
 def settings_of(graph: Graph, **service: Any) -> Settings:
-    service = {"http_port": 0, "tcp_port": 0, **service}
+    service = {"http_port": 0, "tcp_port": 0, "grpc_port": 0, **service}
     return merge(graph.name, {each.name: {} for each in graph.ops}, Source("test", {"service": service}))
 
 
@@ -95,9 +99,10 @@ async def served(*, streaming: bool = False, **service: Any) -> AsyncIterator[Se
     graph = Graph("told", (run_each if streaming else run)(Request()))
     settings = settings_of(graph, **service)
     async with Engine(graph, settings) as engine:
-        transports = {
+        transports: dict[str, Transport] = {
             "http": RestTransport(engine, settings.service, lambda: b""),
             "tcp": TcpTransport(engine, settings.service),
+            "grpc": GrpcTransport(engine, settings.service, [Inference(engine, Models(engine, dict))]),
         }
         for transport in transports.values():
             await transport.start()

@@ -104,7 +104,7 @@ class HttpWire(Wire):
 
     def _decode(self, data: bytes | memoryview) -> Any:
         try:
-            return msgpack.decode(data, any_keys=True)
+            return msgpack.decode(data, answer=True)
         except BadRequest as error:
             raise malformed(self._whom, str(error)) from error
 

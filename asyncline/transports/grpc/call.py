@@ -302,7 +302,7 @@ class Call:
         if self.is_settled:
             return
         if about is None and isinstance(error, RequestError):
-            about = [("x-data-id", str(next(self._shared.engine.ids)))]
+            about = [("x-data-id", str(next(self._shared.engine.ids))), ("x-refused", "true")]  # nothing was run
         found = trailers(error) + (about or [])
         if isinstance(error, Unsupported):
             found.append(("grpc-accept-encoding", compression.ACCEPTED))

@@ -14,7 +14,7 @@ from asyncline.transports.grpc.inbox import Bytes
 from asyncline.transports.grpc.service import Service
 from asyncline.transports.grpc.stream_infer import StreamInfer, options_of
 from asyncline.transports.oip import Models
-from asyncline.wire.oip import grpc, grpc_metadata, grpc_models
+from asyncline.wire.oip import grpc, grpc_metadata, grpc_models, native
 from asyncline.wire.oip.descriptor import DESCRIPTOR
 from asyncline.wire.oip.schema import method
 
@@ -65,7 +65,7 @@ class Inference(Service):
         models = self._models
         request = grpc.decode_request(data)
         payload = models.payload(request)
-        if self._engine.graph.streams:
+        if self._engine.graph.streams and not native.is_native(request.parameters):
             raise Unsupported(f"model {request.model_name!r} answers in parts: infer it by ModelStreamInfer")
         call.run(
             payload,

@@ -53,6 +53,8 @@ def trailers(error: RequestError | GRPCError) -> Headers:
     found = [("grpc-status", str(status.value)), ("grpc-message", encode_grpc_message(message))]
     if isinstance(error, RequestError):
         found.append(("x-code", encode_grpc_message(str(error.code)[:64])))
+        if type(error.code) is int:
+            found.append(("x-code-type", "int"))
         retry_after_s = getattr(error, "retry_after_s", None)
         if retry_after_s is not None:
             found.append(("grpc-retry-pushback-ms", str(round(retry_after_s * 1e3))))

@@ -12,8 +12,9 @@ from asyncline.engine.item import Item
 from asyncline.errors import OpError, RequestError, hook_error, public_message
 from asyncline.transports.grpc.call import Call, Options
 from asyncline.transports.grpc.inbox import Message
+from asyncline.transports.grpc.status import status_of
 from asyncline.transports.oip import Models
-from asyncline.wire.oip import InferRequest, InferResponse, grpc
+from asyncline.wire.oip import InferRequest, InferResponse, grpc, native
 
 MOST_IN_FLIGHT = 256
 """Most requests of one call that are in flight; more are read when there is room."""
@@ -80,6 +81,7 @@ class StreamInfer:
                 raise
         except RequestError as error:
             self._release(message.nbytes)
+            error.was_refused = True
             self._say(request, error)
 
     def _part(self, request: InferRequest, item: Item, part: Any) -> None:
@@ -107,11 +109,15 @@ class StreamInfer:
 
     def _answer(self, request: InferRequest, answer: Any, *, final: bool) -> None:
         response = self._models.response(request, answer)
-        self._call.send(grpc.encode_stream_response(replace(response, parameters={_FINAL: final})))
+        parameters = {**response.parameters, _FINAL: final}
+        self._call.send(grpc.encode_stream_response(replace(response, parameters=parameters)))
 
     def _say(self, request: InferRequest, error: RequestError) -> None:
         message = public_message(error) or OpError.code
-        self._call.send(grpc.encode_stream_response(_empty(request, final=True), message))
+        response = _empty(request, final=True)
+        if native.is_native(request.parameters):
+            response = replace(response, parameters={**response.parameters, **_about(error)})
+        self._call.send(grpc.encode_stream_response(response, message))
 
     def _go_on(self) -> None:
         """The client has taken everything."""
@@ -127,3 +133,10 @@ class StreamInfer:
 
 def _empty(request: InferRequest, *, final: bool) -> InferResponse:
     return InferResponse((), request.model_name, request.model_version, request.id, {_FINAL: final})
+
+
+def _about(error: RequestError) -> dict[str, Any]:
+    """What a client of ours needs to raise the same error."""
+    said = {"grpc_status": status_of(error).value, "code": error.code, "refused": error.was_refused}
+    retry_after_s = getattr(error, "retry_after_s", None)
+    return said if retry_after_s is None else {**said, "retry_after_s": retry_after_s}

@@ -15,7 +15,7 @@ from asyncline.graph.request import FieldInput, Input
 from asyncline.settings import devices
 from asyncline.transports.oip.inputs import BARE, Inputs, describe
 from asyncline.transports.oip.outputs import Outputs, lone, returned
-from asyncline.wire.oip import InferRequest, InferResponse, ModelMetadata, ServerMetadata, TensorMetadata
+from asyncline.wire.oip import InferRequest, InferResponse, ModelMetadata, ServerMetadata, TensorMetadata, native
 from asyncline.wire.oip.models import ModelConfig, ModelIndex, ModelStatistics, Step, Usage
 
 VERSION = "1"
@@ -188,6 +188,8 @@ class Models:
         self.check_runs(request.model_name, request.model_version)
         if request.parameters.get("sequence_id"):
             raise BadRequest("parameter 'sequence_id': sequences are not served; every request stands alone")
+        if native.is_native(request.parameters):
+            return native.from_tensors(request.inputs, request.parameters[native.NATIVE])
         self._outputs.check(request.outputs)
         return self._inputs.payload(request.inputs)
 
@@ -207,10 +209,14 @@ class Models:
         :raises RequestError: the Item has no answer.
         :raises OpError: the answer lacks an output, or has one that the protocol cannot carry; names it.
         """
+        value = answer.result() if isinstance(answer, Item) else answer
+        if native.is_native(request.parameters):
+            tensors, kind = native.to_tensors(value, native.OUTPUT)
+            return InferResponse(tensors, request.model_name, VERSION, request.id, {native.NATIVE: kind})
         if isinstance(answer, Item) and self._engine.graph.streams:
-            outputs = self._outputs.listed(answer.result(), request.outputs)
+            outputs = self._outputs.listed(value, request.outputs)
         else:
-            outputs = self._outputs.tensors(answer.result() if isinstance(answer, Item) else answer, request.outputs)
+            outputs = self._outputs.tensors(value, request.outputs)
         return InferResponse(
             outputs,
             model_name=request.model_name,

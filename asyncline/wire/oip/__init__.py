@@ -5,6 +5,7 @@ models.py              what a server says of its models: ModelConfig, ModelStati
 datatypes.py           its datatypes, tensors as raw bytes and as JSON lists
 rest.py                JSON bodies of inference, with tensors as lists or as raw bytes behind the JSON
 rest_metadata.py       other bodies: metadata, configuration, errors
+native.py              any values as tensors and back, between a client and a server of ours
 objects.py             values out of JSON objects
 grpc.py                messages of the gRPC service for inference, with tensors as raw bytes or as typed contents
 grpc_metadata.py       its other messages: metadata, configuration
