@@ -27,17 +27,27 @@ LONE = "output"
 def packed(answer: Any, request: PipelineRequest) -> PipelineResponse:
     """:raises OpError: a value has no form in text; names it."""
     response = PipelineResponse()
-    # As bytes, if that is how the client sends its own.
-    kind = ElemType.BYTES if any(tensor.elem_type is ElemType.BYTES for tensor in request.tensors) else None
-    for name, value in (answer if isinstance(answer, Mapping) else {LONE: answer}).items():
-        response.key.append(str(name))
+    keys, values = response.key, response.value
+    # The test for a Mapping that is no dict costs more than all else here.
+    is_object = type(answer) is dict or isinstance(answer, Mapping)
+    for name, value in answer.items() if is_object else ((LONE, answer),):
+        keys.append(name if type(name) is str else str(name))
+        if type(value) is str:
+            values.append(value)
+            continue
         try:
-            response.value.append(_text(value))
+            values.append(_text(value))
         except RequestError as error:
             raise OpError(f"output {str(name)[:64]!r}: {error.message}") from error
         if request.tensors and isinstance(value, np.ndarray):
-            response.tensors.append(PaddleTensor(str(name), value, kind if value.dtype.kind in "biuf" else None))
+            response.tensors.append(_tensor(str(name), value, request))
     return response
+
+
+def _tensor(name: str, array: np.ndarray[Any, Any], request: PipelineRequest) -> PaddleTensor:
+    """In the form in which the client sends its own."""
+    as_bytes = array.dtype.kind in "biuf" and any(tensor.elem_type is ElemType.BYTES for tensor in request.tensors)
+    return PaddleTensor(name, array, ElemType.BYTES if as_bytes else None)
 
 
 def _text(value: Any) -> str:

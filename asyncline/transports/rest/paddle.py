@@ -8,6 +8,7 @@ error in the gateway's words.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Any
 
 from aiohttp import web
@@ -57,6 +58,7 @@ class PaddleRoute(Routes):
         return self.match(path) is not None
 
     @staticmethod
+    @lru_cache(256)
     def match(path: str) -> tuple[str, str] | None:
         """The service and the method that a path names, either perhaps empty; None where it is not the gateway's."""
         parts = path.split("/")
