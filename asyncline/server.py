@@ -71,7 +71,6 @@ class Server:
         for observer in (statistics, Log()):
             self.engine.hooks.add(observer)
         metrics = Metrics(self.engine, statistics)
-        models = Models(self.engine, Usages(self.engine, statistics))
         service = settings.service
         #: One for all transports.
         self.guard = ConnGuard(self.engine, service)
@@ -82,7 +81,7 @@ class Server:
         #: Transports, and the settings of the ports they are to listen on.
         self.transports: list[tuple[Transport, str]] = [(self.rest, "http_port")]
         if service.grpc_port is not None or service.grpc_fd is not None:
-            services = [Inference(self.engine, models), PaddleService(self.engine)]
+            services = [Inference(self.engine, self.models), PaddleService(self.engine)]
             self.transports.append((GrpcTransport(self.engine, service, services, self.guard), "grpc_port"))
         if service.tcp_port is not None or service.tcp_fd is not None:
             self.transports.append((TcpTransport(self.engine, service, self.guard), "tcp_port"))

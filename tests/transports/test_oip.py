@@ -299,12 +299,16 @@ def test_a_graph_that_takes_rows_takes_batches() -> None:
     request = Request(x=Tensor("FP32", [-1, 2]))
     found = models(Graph("g", Rowwise(request.x)))
     config = found.config("g")
-    assert config.max_batch_size == 2_000_000  # 16 MB, 8 bytes a row
+    assert config.max_batch_size == 10_000  # batches of one row
+    request = Request(x=Tensor("FP32", [-1, 2]))
+    wide = models(Graph("g", Rowwise(request.x, batch_size=1024)))
+    assert wide.config("g").max_batch_size == 2_000_000  # of 8 bytes in 16 MB
     assert config.inputs == (TensorMetadata("x", "FP32", (2,)),)
     assert config.outputs == (TensorMetadata("y", "FP32", (2,)),)
     assert found.metadata("g").inputs == (TensorMetadata("x", "FP32", (-1, 2)),)
-    with pytest.raises(BadRequest, match="a batch of 0 rows"):
-        found.payload(asking(fp32("x", 0, 2)))
+    for count in (0, 10_001):
+        with pytest.raises(BadRequest, match=f"a batch of {count} rows; expected 1 to 10000"):
+            found.payload(asking(fp32("x", count, 2)))
 
 
 def test_inputs_of_a_batch_have_equally_many_rows() -> None:

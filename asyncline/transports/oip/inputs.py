@@ -33,19 +33,20 @@ class Inputs:
     """The inputs of a graph.
 
     :param max_body_nbytes: of a request.
+    :param most_rows: of a request, where the graph takes rows.
     """
 
-    def __init__(self, graph: Graph, max_body_nbytes: int) -> None:
+    def __init__(self, graph: Graph, max_body_nbytes: int, most_rows: int = MOST_ROWS) -> None:
         self._fields = graph.request.fields
         self.metadata = tuple(describe(name, field) for name, field in self._fields.items())
         if not self._fields:
             self.metadata = (TensorMetadata(BARE, "BYTES", (1,)),)
         self.optional = frozenset(name for name, field in self._fields.items() if not field.required)
         #: Most rows of a request; 0 where the first length is no batch.
-        self.max_batch_size = self._most_rows(max_body_nbytes) if graph.takes_rows else 0
+        self.max_batch_size = min(most_rows, self._fitting(max_body_nbytes)) if graph.takes_rows else 0
 
-    def _most_rows(self, max_body_nbytes: int) -> int:
-        """As many as a body may hold."""
+    def _fitting(self, max_body_nbytes: int) -> int:
+        """As many rows as a body may hold."""
         row_nbytes = 0
         for field in self._fields.values():
             assert isinstance(field, Tensor)

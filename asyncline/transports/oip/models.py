@@ -8,12 +8,13 @@ from typing import Any
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
+from asyncline.engine.processing import MOST_SAMPLES
 from asyncline.errors import BadRequest, NotFound
 from asyncline.graph.op import Op
 from asyncline.graph.plan import Node
 from asyncline.graph.request import FieldInput, Input
 from asyncline.settings import devices
-from asyncline.transports.oip.inputs import BARE, Inputs, describe
+from asyncline.transports.oip.inputs import BARE, MOST_ROWS, Inputs, describe
 from asyncline.transports.oip.outputs import Outputs, lone, returned
 from asyncline.wire.oip import InferRequest, InferResponse, ModelMetadata, ServerMetadata, TensorMetadata, native
 from asyncline.wire.oip.models import ModelConfig, ModelIndex, ModelStatistics, Step, Usage
@@ -46,10 +47,13 @@ class Models:
         self._engine = engine
         self._usage = usage
         graph, settings = engine.graph, engine.plan.settings.service
-        self._inputs = Inputs(graph, int(settings.max_body_mb * 10**6))
+        nodes = engine.plan.nodes
+        sizes = [node.settings.batch_size for node in nodes if "process" in node.lanes]
+        most_rows = min(sizes, default=MOST_ROWS) * MOST_SAMPLES
+        self._inputs = Inputs(graph, int(settings.max_body_mb * 10**6), most_rows)
         self._outputs = Outputs(graph)
         self._priorities = settings.priorities
-        self._nodes = {self._op_name(node.op): node for node in engine.plan.nodes}
+        self._nodes = {self._op_name(node.op): node for node in nodes}
         #: The graph's first.
         self.names = (graph.name, *self._nodes)
 

@@ -231,6 +231,7 @@ class RestTransport(Transport):
             "",
             f"POST /{name}        run it: {self._decoder.accepted()}",
             *([f"                    part by part with Accept: {EVENTS}"] if self._engine.plan.streams else []),
+            "     /v2            the same by the Open Inference Protocol, for tritonclient and others",
             "GET  /docs          try it from the browser",
             "GET  /openapi.json  its description",
             "GET  /metrics       counts and times, for Prometheus",

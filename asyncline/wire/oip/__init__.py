@@ -6,6 +6,7 @@ datatypes.py           its datatypes, tensors as raw bytes and as JSON lists
 rest.py                JSON bodies of inference, with tensors as lists or as raw bytes behind the JSON
 rest_metadata.py       other bodies: metadata, configuration, errors
 native.py              any values as tensors and back, between a client and a server of ours
+spans.py               long lists of numbers in JSON, read piece by piece
 objects.py             values out of JSON objects
 grpc.py                messages of the gRPC service for inference, with tensors as raw bytes or as typed contents
 grpc_metadata.py       its other messages: metadata, configuration

@@ -18,7 +18,7 @@ import numpy as np
 
 from asyncline.errors import BadRequest
 from asyncline.wire import json
-from asyncline.wire.oip import datatypes, objects
+from asyncline.wire.oip import datatypes, objects, spans
 from asyncline.wire.oip.messages import (
     InferRequest,
     InferResponse,
@@ -34,6 +34,8 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY = "binary_tensor_data"
 """The extension's name in a server's metadata."""
 
+LARGE_NBYTES = 256 * 1024
+"""A JSON text over this size is read piece by piece where it can be."""
 ALIGNMENT = 64
 JOINED_NBYTES = 64 * 1024
 """Up to here, copying a body into one piece costs less than sending it in several."""
@@ -114,10 +116,10 @@ def decode_request(
     :param header_nbytes: as of `parse_header_length`, but not 0.
     :raises BadRequest: it is malformed, or what it says does not fit together; names the input.
     """
-    head, raw = _split(body, header_nbytes)
+    head, raw, lists = _split(body, header_nbytes)
     parameters = dict(objects.parameters(head))
     binary_output = objects.pop_flag(parameters, "binary_data_output") or False
-    inputs = tuple(_decode_tensors("input", head, raw))
+    inputs = tuple(_decode_tensors("input", head, raw, lists))
     outputs = objects.as_list(head, "outputs")
     check_count("output", outputs)
     return InferRequest(
@@ -188,9 +190,9 @@ def decode_response(body: Buffer, header_nbytes: int | None = None) -> InferResp
 
     :raises BadRequest: it is malformed, or what it says does not fit together; names the output.
     """
-    head, raw = _split(body, header_nbytes)
+    head, raw, lists = _split(body, header_nbytes)
     return InferResponse(
-        outputs=tuple(_decode_tensors("output", head, raw)),
+        outputs=tuple(_decode_tensors("output", head, raw, lists)),
         model_name=objects.text(head, "model_name"),
         model_version=objects.text(head, "model_version"),
         id=objects.text(head, "id"),
@@ -213,11 +215,15 @@ def _view(body: Buffer) -> memoryview:
     return memoryview(body).cast("B")
 
 
-def _split(body: Buffer, header_nbytes: int | None) -> tuple[dict[str, Any], memoryview]:
+def _split(body: Buffer, header_nbytes: int | None) -> tuple[dict[str, Any], memoryview, spans.Spans]:
+    """The JSON, the raw tensors behind it, and long lists that were cut out of the JSON."""
     view = _view(body)
     size = view.nbytes if header_nbytes is None else header_nbytes
-    # orjson reads a view as it is.
-    return objects.as_object(json.decode(view[:size])), view[size:]  # type: ignore[arg-type]
+    lists: spans.Spans = {}
+    text: Any = view[:size]  # orjson reads a view as it is
+    if size > LARGE_NBYTES:
+        text, lists = spans.cut(bytes(text))
+    return objects.as_object(json.decode(text)), view[size:], lists
 
 
 def _encode_tensors(
@@ -240,14 +246,14 @@ def _encode_tensors(
     return written, raw
 
 
-def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview) -> Iterable[InferTensor]:
+def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview, lists: spans.Spans) -> Iterable[InferTensor]:
     """The tensors of a message; all of `raw` has to be used up."""
     tensors = objects.as_list(head, f"{kind}s")
     check_count(kind, tensors)
     place = 0
     found = []
     for position, value in enumerate(tensors):
-        tensor, size = _decode_tensor(kind, position, value, raw[place:])
+        tensor, size = _decode_tensor(kind, position, value, raw[place:], lists)
         found.append(tensor)
         place += size
     if place != raw.nbytes:
@@ -255,7 +261,9 @@ def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview) -> Iterabl
     return unique(kind, found)
 
 
-def _decode_tensor(kind: str, position: int, value: Any, raw: memoryview) -> tuple[InferTensor, int]:
+def _decode_tensor(
+    kind: str, position: int, value: Any, raw: memoryview, lists: spans.Spans
+) -> tuple[InferTensor, int]:
     head, name = objects.named(kind, position, value)
     with of(kind, name):
         datatype, shape = objects.text(head, "datatype"), objects.shape(head)
@@ -267,7 +275,11 @@ def _decode_tensor(kind: str, position: int, value: Any, raw: memoryview) -> tup
         if size is None:
             if data is None:
                 raise BadRequest("has neither data nor binary_data_size")
-            return InferTensor(name, datatype, datatypes.from_json(data, datatype, shape), parameters), 0
+            if isinstance(data, str) and data in lists:
+                array = spans.array(lists[data], datatype, shape)
+            else:
+                array = datatypes.from_json(data, datatype, shape)
+            return InferTensor(name, datatype, array, parameters), 0
         if data is not None:
             raise BadRequest("has both data and binary_data_size")
         if type(size) is not int or size < 0:
