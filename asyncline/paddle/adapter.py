@@ -12,10 +12,10 @@ The last of them packs the answer too, so that its value is a PipelineResponse. 
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
-from asyncline.engine.context import context, worker_place
+from asyncline.engine.context import current, worker_place
 from asyncline.errors import BadRequest, RequestError
 from asyncline.graph.op import Op as EngineOp
 from asyncline.graph.outcomes import Each, Skip
@@ -31,7 +31,7 @@ from asyncline.paddle.errors import (
     number,
     told,
 )
-from asyncline.paddle.hooks import Hook, run
+from asyncline.paddle.hooks import Hook
 from asyncline.paddle.op import Op
 from asyncline.paddle.predictor import ModelFile, Predictor
 from asyncline.paddle.request_op import RequestOp
@@ -60,14 +60,14 @@ class Entry(EngineOp):
     def __init__(self, request: Input, *, paddle: RequestOp, **settings: Any) -> None:
         super().__init__(request, **settings)
         self.paddle = paddle
-        self._unpack = Hook(paddle, "unpack_request_package", 1, ())
+        self._unpack = Hook(paddle, RequestOp, "unpack_request_package", 1)
 
     def init_op(self) -> None:
         self.paddle.init_op()
 
     def preprocess(self, request: PipelineRequest) -> Value:
         try:
-            returned, _ = run(self.paddle, {}, self._unpack, request)
+            returned, _ = self._unpack.run({}, request)
             data, log_id, code, info = _filled(returned, (None, request.logid, None, ""))
         except RequestError:
             raise
@@ -102,9 +102,9 @@ class Step(EngineOp):
         self._sources = sources
         self._response = response
         self._where = type(paddle).__qualname__
-        self._preprocess = Hook(paddle, "preprocess", 1, IDS)
-        self._postprocess = Hook(paddle, "postprocess", 2, IDS)
-        self._pack = None if response is None else Hook(response, "pack_response_package", 1, ())
+        self._preprocess = Hook(paddle, Op, "preprocess", 1, IDS)
+        self._postprocess = Hook(paddle, Op, "postprocess", 2, IDS)
+        self._pack = None if response is None else Hook(response, ResponseOp, "pack_response_package", 1)
 
     def init_op(self) -> None:
         self.paddle.concurrency_idx = worker_place.get()
@@ -116,12 +116,12 @@ class Step(EngineOp):
         data, _, state, inputs = self._prepare(values)
         return data, state, inputs
 
-    def postprocess(self, result: tuple[Any, dict[str, Any], dict[str, Any] | None], *values: Value) -> Any:
+    def postprocess(self, result: tuple[Any, Mapping[str, Any], dict[str, Any] | None], *values: Value) -> Any:
         fetched, state, inputs = result
-        log_id, data_id = values[0][1], context().data_id
+        log_id, data_id = values[0][1], _data_id()
         inputs = self._input_dicts(values) if inputs is None else inputs
         try:
-            returned, _ = run(self.paddle, state, self._postprocess, inputs, fetched, data_id=data_id, log_id=log_id)
+            returned, _ = self._postprocess.run(state, inputs, fetched, ids=(data_id, log_id))
             data, code, info = _filled(returned, (None, None, ""))
         except Exception as error:
             raise hook_failed(error, self._where, "postprocess", log_id) from error
@@ -131,11 +131,11 @@ class Step(EngineOp):
             raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
         return (data, log_id) if self._response is None else self._answer(data, data_id, log_id)
 
-    def _prepare(self, values: tuple[Value, ...]) -> tuple[Any, bool, dict[str, Any], dict[str, Any] | None]:
+    def _prepare(self, values: tuple[Value, ...]) -> tuple[Any, bool, Mapping[str, Any], dict[str, Any] | None]:
         """What `preprocess` made: data, whether to skip, the state, and the inputs unless they are made again."""
         log_id, inputs = values[0][1], self._input_dicts(values)
         try:
-            returned, state = run(self.paddle, {}, self._preprocess, inputs, data_id=context().data_id, log_id=log_id)
+            returned, state = self._preprocess.run({}, inputs, ids=(_data_id(), log_id))
             data, skips, code, info = _filled(returned, (None, False, None, ""))
         except Exception as error:
             raise hook_failed(error, self._where, "preprocess", log_id) from error
@@ -151,7 +151,7 @@ class Step(EngineOp):
     def _answer(self, data: dict[str, Any], data_id: int, log_id: int) -> Any:
         assert self._response is not None and self._pack is not None
         try:
-            answer, _ = run(self._response, {}, self._pack, ChannelData(data, data_id, log_id))
+            answer, _ = self._pack.run({}, ChannelData(data, data_id, log_id))
         except Exception as error:
             raise hook_failed(error, type(self._response).__qualname__, "pack_response_package", log_id) from error
         return answer
@@ -166,7 +166,7 @@ class ModelStep(Step):
     def __init__(self, *inputs: Input, model: ModelFile | None, **settings: Any) -> None:
         super().__init__(*inputs, **settings)
         self._model = model
-        self._process = Hook(self.paddle, "process", 1, ("typical_logid",))
+        self._process = Hook(self.paddle, Op, "process", 1, ("typical_logid",))
 
     def load_model(self, device: str) -> Predictor | None:
         if self._model is None:
@@ -177,7 +177,7 @@ class ModelStep(Step):
         data, skips, state, inputs = self._prepare(values)
         if skips:
             return Skip((data, state, inputs))
-        data_id, log_id = context().data_id, values[0][1]
+        data_id, log_id = _data_id(), values[0][1]
         if isinstance(data, list):
             if not data:
                 return Skip(([], state, inputs))
@@ -227,7 +227,7 @@ class ModelStep(Step):
         given = state if self.model is None else {**state, "client": self.model}
         name = self.paddle.name
         try:
-            returned, after = run(self.paddle, given, self._process, [feed], typical_logid=log_id)
+            returned, after = self._process.run(given, [feed], ids=(log_id,))
             fetched, code, info = _filled(returned, (None, 0, ""))
             err_no = number(code) if code is not None else 0
         except RequestError:
@@ -243,6 +243,12 @@ class ModelStep(Step):
             why = f"process should return dict, got {type(fetched).__name__}"
             raise HookError(CustomExceptionCode.TYPE_ERROR.value, _failed_to_predict(name, why))
         return fetched, {key: value for key, value in after.items() if given.get(key, given) is not value}
+
+
+def _data_id() -> int:
+    item = current.get()
+    assert item is not None, "hooks run for a request"
+    return item.data_id
 
 
 def _failed_to_predict(name: str, why: object) -> str:

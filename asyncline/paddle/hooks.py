@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,52 +14,63 @@ from asyncline.paddle.op import Op
 class Hook:
     """One hook of one Op.
 
-    :param offered: the arguments that it may take, by the names of the last of them.
-    :param needed: how many it has to take.
+    :param base: the class that has the default, which sets nothing on `self`.
+    :param needed: how many arguments it has to take.
+    :param offered: those that it may take beside, by name.
     :raises GraphError: it takes others.
     """
 
-    def __init__(self, op: Op, name: str, needed: int, offered: tuple[str, ...]) -> None:
-        self.name = name
+    def __init__(self, op: Op, base: type[Op], name: str, needed: int, offered: tuple[str, ...] = ()) -> None:
+        self.is_default = getattr(type(op), name) is getattr(base, name)
+        self._op = op
         self._function: Callable[..., Any] = getattr(type(op), name)
-        self._count, self._named = _fit(op, name, getattr(op, name), needed, offered)
+        taken = _taken(op, name, needed, offered)
+        #: Where the names that it takes are among those that are offered; None: it takes all.
+        self._places = None if taken == offered else tuple(offered.index(each) for each in taken)
 
-    def __call__(self, view: Op, *args: Any, **ids: Any) -> Any:
-        named = [ids[name] for name in self._named]
-        return self._function(view, *args[: self._count], *named)
+    def __call__(self, view: Op, args: tuple[Any, ...], ids: tuple[Any, ...]) -> Any:
+        if self._places is not None:
+            ids = tuple([ids[place] for place in self._places])
+        return self._function(view, *args, *ids)
+
+    def run(self, state: Mapping[str, Any], *args: Any, ids: tuple[Any, ...] = ()) -> tuple[Any, Mapping[str, Any]]:
+        """Call it for one request.
+
+        :param state: what the request's hooks have set so far; with what this one set, it comes back.
+        :param ids: the values of what is offered.
+        """
+        op = self._op
+        if self.is_default and not state:
+            return self(op, args, ids), state
+        view = object.__new__(type(op))
+        view.__dict__.update(op.__dict__)
+        view.__dict__.update(state)
+        before = dict(view.__dict__)
+        returned = self(view, args, ids)
+        now = view.__dict__
+        if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):
+            return returned, state
+        fresh = {name: value for name, value in now.items() if before.get(name, before) is not value}
+        op.__dict__.update(fresh)
+        return returned, {**state, **fresh}
 
 
-def _fit(
-    op: Op, name: str, function: Callable[..., Any], needed: int, offered: tuple[str, ...]
-) -> tuple[int, list[str]]:
-    parameters = list(inspect.signature(function).parameters.values())
+def _taken(op: Op, name: str, needed: int, offered: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that it takes of those that are offered."""
+    function = getattr(op, name)
     if inspect.iscoroutinefunction(function):
         raise GraphError(f"op {op.name!r}: {name} cannot be async")
+    parameters = list(inspect.signature(function).parameters.values())
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return needed, list(offered)
+        return offered
     places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     missing = [each for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
     required = sum(each.default is each.empty for each in places)
     if len(places) < needed or required > needed + len(offered) or missing:
         expected = ", ".join([*("..." for _ in range(needed)), *offered])
         raise GraphError(f"op {op.name!r}: {name}{inspect.signature(function)} does not fit: it gets ({expected})")
-    # Releases had fewer: those that are left out are the first (0.6: log_id alone), unless the names say otherwise.
-    rest = [each.name for each in places[needed:]][: len(offered)]
-    if all(each in offered for each in rest):
-        return needed, rest
-    return needed, list(offered[len(offered) - len(rest) :])
-
-
-def run(op: Op, state: Mapping[str, Any], hook: Hook, *args: Any, **ids: Any) -> tuple[Any, dict[str, Any]]:
-    """Call a hook on a copy of an Op for one request.
-
-    :param state: what the request's hooks have set so far; with what this one set, it comes back.
-    """
-    view = object.__new__(type(op))
-    view.__dict__.update(op.__dict__)
-    view.__dict__.update(state)
-    before = dict(view.__dict__)
-    returned = hook(view, *args, **ids)
-    fresh = {name: value for name, value in view.__dict__.items() if before.get(name, before) is not value}
-    op.__dict__.update(fresh)
-    return returned, {**state, **fresh}
+    rest = tuple(each.name for each in places[needed:])[: len(offered)]
+    if set(rest) <= set(offered):
+        return rest
+    # 0.6 had log_id alone: what is left out comes first.
+    return offered[len(offered) - len(rest) :]

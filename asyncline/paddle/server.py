@@ -19,7 +19,7 @@ from asyncline.paddle.op import Op
 from asyncline.paddle.request_op import RequestOp
 from asyncline.paddle.response_op import ResponseOp, check_response_op
 from asyncline.server import serve
-from asyncline.settings import ServiceSettings, Settings, Source, from_environment, merge
+from asyncline.settings import Settings, Source, from_environment, merge
 from asyncline.tuning import tune_malloc
 
 log = logging.getLogger("asyncline.paddle")
@@ -104,12 +104,12 @@ class PipelineServer:
         service: dict[str, Any] = {
             "host": "0.0.0.0",  # as Paddle's
             "http_port": config.service["http_port"] or 0,
+            "grpc_port": config.service["rpc_port"],
+            "tcp_port": None,
             "timeout_ms": TIMEOUT_MS,
             "max_in_flight": max(MAX_IN_FLIGHT, config.service["worker_num"]),
             "max_body_mb": MAX_BODY_MB,
         }
-        if config.service["rpc_port"] is not None and "grpc_port" in ServiceSettings.model_fields:
-            service["grpc_port"] = config.service["rpc_port"]
         threads = sum(op.settings.concurrency or 1 for op in self.graph.ops)
         dag: dict[str, Any] = {"cpu_threads": max(threads, 2)}
         if config.dag["channel_size"]:

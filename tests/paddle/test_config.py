@@ -219,6 +219,19 @@ def test_the_service_is_bounded() -> None:
     assert prepared(Op("a", entry())).settings.service.max_in_flight == 512
 
 
+@pytest.mark.parametrize(
+    "ports, http_port, grpc_port",
+    [
+        ({"rpc_port": 18070, "http_port": 18071}, 18071, 18070),
+        ({"http_port": 18071}, 18071, None),
+        ({"rpc_port": 18070, "http_port": None}, 0, 18070),
+    ],
+)
+def test_only_the_ports_of_the_file_are_opened(ports: dict[str, Any], http_port: int, grpc_port: int | None) -> None:
+    service = prepared(Op("a", entry()), **ports).settings.service
+    assert (service.http_port, service.grpc_port, service.tcp_port) == (http_port, grpc_port, None)
+
+
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCLINE_HTTP_PORT", "0")
     monkeypatch.setenv("ASYNCLINE_OP_A_CONCURRENCY", "3")

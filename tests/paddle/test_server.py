@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,12 +28,12 @@ class Script(Server):
     program = ()
 
     def __init__(self, folder: Path, **env: str) -> None:
-        super(Server, self).__init__("web_service.py", cwd=folder, env={"ASYNCLINE_HTTP_PORT": "0", **PORTS, **env})
+        super(Server, self).__init__("web_service.py", cwd=folder, env={**PORTS, **env})
         found = self.wait_for(r"serving \S+ on (http\S+)")[1]
         self.address = found.replace("0.0.0.0", "127.0.0.1")
 
 
-PORTS = {"ASYNCLINE_HOST": "127.0.0.1"}
+PORTS = {"ASYNCLINE_HOST": "127.0.0.1", "ASYNCLINE_HTTP_PORT": "0", "ASYNCLINE_GRPC_PORT": "0"}
 
 
 def opinion(server: Server, words: str, **more: Any) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def test_a_script_whose_model_is_missing_ends_with_one_line(tmp_path: Path) -> N
     (folder / "imdb_bow.onnx").unlink()
     done = subprocess.run(
         [sys.executable, "web_service.py"],
-        cwd=folder, env={**PORTS, "ASYNCLINE_HTTP_PORT": "0"}, capture_output=True, text=True, timeout=30, check=False,
+        cwd=folder, env={**os.environ, **PORTS}, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "op 'bow' load_model: there is no model file imdb_bow.onnx" in done.stderr
