@@ -29,8 +29,8 @@ class Script(Server):
 
     def __init__(self, folder: Path, **env: str) -> None:
         super(Server, self).__init__("web_service.py", cwd=folder, env={**PORTS, **env})
-        found = self.wait_for(r"serving \S+ on (http\S+)")[1]
-        self.address = found.replace("0.0.0.0", "127.0.0.1")
+        self.address = self.wait_for(r"serving \S+ on (http\S+)")[1]
+        self.grpc_address = self.wait_for(r"and on grpc://(\S+)")[1]
 
 
 PORTS = {"ASYNCLINE_HOST": "127.0.0.1", "ASYNCLINE_HTTP_PORT": "0", "ASYNCLINE_GRPC_PORT": "0"}
@@ -85,6 +85,17 @@ def test_a_request_without_its_words_is_refused_and_the_next_is_served(imdb: Scr
     assert (status, answer["err_no"]) == (200, 5000)
     assert "feed: the model takes words, got nothing" in answer["err_msg"]
     assert good(opinion(imdb, "very good")) > 0.5
+
+
+@pytest.mark.parametrize("era", ["today", "old"])
+def test_a_stub_of_either_numbering_gets_the_same_answers(imdb: Script, era: str) -> None:
+    pytest.importorskip("grpc_tools", reason="pip install grpcio-tools")
+    from tests.transports.test_grpc_paddle import calling
+
+    with calling(era, imdb.grpc_address) as call:
+        assert call.values({"words": "very good"})["prediction"] == opinion(imdb, "very good")["value"][0]
+        assert call({"text": "very good"})["err_no"] == 5000
+        assert call({"words": "very good"}, fields={"name": "other"})["err_no"] == 3002
 
 
 def test_another_service_is_3002(imdb: Script) -> None:
