@@ -37,7 +37,7 @@ What differs
     start             an init_op or a model that fails ends the start, and says which Op it was
     answers           arrays print with all their digits; `set_pack_format(True)` sends them as tensors
     pack_response_package   is asked for answers only; an error goes out as its number and text
-    logs              go to stderr, times to /metrics; readiness is at /readyz
+    logs              go to stderr, times to /metrics; readiness is at /readyz. tracer.interval_s is 60 at most
 
 What is refused, with what to do instead: `jump_to_ops`, `dag.channel_recv_frist_arrive`, `server_endpoints` (brpc and
 pipeline_grpc), Kunlun and Ascend devices, folders of Paddle's own models.

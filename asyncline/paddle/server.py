@@ -28,6 +28,8 @@ TIMEOUT_MS = 60_000
 """Longest life of a request; Paddle knows no such limit."""
 MAX_IN_FLIGHT = 512
 """More requests than `worker_num` wait, as Paddle's do; more than this are refused."""
+LONGEST_INTERVAL_S = 60
+"""Of the tracer, which keeps as many seconds."""
 MAX_BODY_MB = 256 * 2**20 / 10**6
 """Paddle's limit of a message."""
 
@@ -111,7 +113,8 @@ class PipelineServer:
             "max_body_mb": MAX_BODY_MB,
         }
         threads = sum(op.settings.concurrency or 1 for op in self.graph.ops)
-        dag: dict[str, Any] = {"cpu_threads": max(threads, 2)}
+        interval_s = min(max(config.tracer["interval_s"], -1), LONGEST_INTERVAL_S)
+        dag: dict[str, Any] = {"cpu_threads": max(threads, 2), "tracer": {"interval_s": interval_s}}
         if config.dag["channel_size"]:
             dag["channel_size"] = config.dag["channel_size"]
         return {"service": service, "dag": dag}

@@ -219,6 +219,12 @@ def test_the_service_is_bounded() -> None:
     assert prepared(Op("a", entry())).settings.service.max_in_flight == 512
 
 
+@pytest.mark.parametrize("given, ours", [(None, -1), (-1, -1), (-5, -1), (0, 0), (10, 10), (300, 60)])
+def test_the_tracer_keeps_its_interval(given: int | None, ours: int) -> None:
+    server = prepared(Op("a", entry()), dag={"tracer": {"interval_s": given}})
+    assert server.settings.dag.tracer.interval_s == ours
+
+
 @pytest.mark.parametrize(
     "ports, http_port, grpc_port",
     [
