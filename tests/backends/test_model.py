@@ -402,3 +402,18 @@ def test_a_few_lines_around_a_file_serve_it_with_the_types_of_the_file(tmp_path:
         schema = server.get("/openapi.json")[1]["paths"]["/two"]["post"]["requestBody"]["content"]
         left = schema["application/json"]["schema"]["properties"]["left"]
     assert left == {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+
+
+# -- what it says of its result
+
+
+def test_it_says_what_it_returns_and_whether_it_takes_rows(linear: Path, tmp_path: Path) -> None:
+    row, rows = Model(linear), Model(linear, rows=True)
+    assert {name: (field.dtype, field.shape) for name, field in row.returns.items() if field} == {"y": ("FP32", (2,))}
+    assert rows.returns["y"].shape == (-1, 2)
+    assert Model(onnx_models.two(tmp_path / "two.onnx")).returns.keys() == {"sum", "product"}
+    assert not Graph("row", row).takes_rows and Graph("rows", rows).takes_rows
+
+
+def test_of_an_output_without_a_shape_only_the_name_is_known(tmp_path: Path) -> None:
+    assert Model(onnx_models.huge(tmp_path / "huge.onnx"), Request()).returns == {"zeros": None}
