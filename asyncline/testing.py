@@ -145,6 +145,7 @@ class SimulatedLane(Lane):
         self._clock = clock
         self._waiting: deque[Job] = deque()
         self._running: dict[Job, asyncio.TimerHandle] = {}
+        self._idle = list(range(width))
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -168,6 +169,7 @@ class SimulatedLane(Lane):
             if job.item.done:
                 self._loop.call_soon(job.done, job)
                 continue
+            job.worker = self._idle.pop()
             if job.steps:
                 self._begin_step(job, run_here(job, self._clock), [])
                 continue
@@ -204,6 +206,7 @@ class SimulatedLane(Lane):
 
     def _hand_back(self, job: Job) -> None:
         del self._running[job]
+        self._idle.append(job.worker)
         self._dispatch()
         job.done(job)
 

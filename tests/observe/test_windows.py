@@ -198,8 +198,8 @@ def test_the_tracer_writes_a_block_each_interval(caplog: pytest.LogCaptureFixtur
         "Channel (server worker num[1]):",
         "\tchl0(In: ['@DAGExecutor'], Out: ['prepare']) size[0/1024]",
         "\tchl1(In: ['prepare'], Out: ['net']) size[0/1024]",
-        "bottleneck: op 'net' process is device-bound: 400 ms of 550 are spent there, and nothing is busy (light load); "
-        "a smaller model, op.net.precision or more op.net.threads make it faster",
+        "bottleneck: op 'net' process is device-bound: 400 ms of 550 are spent there, and nothing is busy "
+        "(light load); a smaller model, op.net.precision or more op.net.threads make it faster",
     ]
     assert [line.partition("[")[0] for line in text if line.startswith("\t\t.")] == [
         f"\t\t.{number}" for number in (50, 60, 70, 80, 90, 95, 99)

@@ -97,9 +97,10 @@ class LoopLane(Lane):
     def _hand_back(self, job: Job, task: asyncio.Task[None]) -> None:
         del self._running[job]
         job.ended_at = self._clock()
-        job.started_at = job.started_at or job.ended_at
-        if task.cancelled() and job.error is None:
-            job.error = OpError(f"op {job.node.name!r} {job.hook}: was cancelled")
+        if task.cancelled():
+            job.started_at = job.started_at or job.ended_at
+            if job.error is None:
+                job.error = OpError(f"op {job.node.name!r} {job.hook}: was cancelled")
         job.done(job)
 
     def close(self) -> None:

@@ -1,0 +1,8 @@
+"""The timeline: what every request, hook and batch did and when, of the last seconds.
+
+recorder.py   Recorder: an observer that keeps it all in rings of bounded size
+chrome.py     what was kept, as Chrome's trace JSON, for chrome://tracing and ui.perfetto.dev
+summary.py    such a file, as a table
+
+Always on, as it costs under a microsecond a request; nothing is written until somebody asks.
+"""

@@ -1,0 +1,176 @@
+"""The timeline: what is kept, and what a trace viewer is given. On a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from asyncline import Graph, Op, ProductError, Request, op
+from asyncline.observe.timeline.chrome import chrome
+from asyncline.observe.timeline.recorder import Recorder, Records
+from asyncline.observe.timeline.summary import summary
+from asyncline.settings import Source, merge
+from asyncline.testing import SimulatedLanes, run_virtual, virtual_engine
+
+
+class Get(Op):
+    async def preprocess(self, x: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return x
+
+
+class Net(Op):
+    cpu = "thread"
+    batch_size = 4
+
+    def preprocess(self, x: Any) -> Any:
+        if x == "bad":
+            raise ProductError("bad", "no")
+        return x
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+    def postprocess(self, result: Any, x: Any) -> Any:
+        return result
+
+
+@op(cpu="inline")
+def merged(x: Any) -> Any:
+    return x
+
+
+SECONDS = {("net", "preprocess"): 0.1, ("net", "process"): 0.4, ("net", "postprocess"): 0.05}
+
+
+def recorded(payloads: list[Any], max_nbytes: int = 10**6, since: float = 0.0) -> Records:
+    async def main() -> Records:
+        graph = Graph("g", merged(Net(Get(Request()))))
+        code = {op.name: op.code_settings for op in graph.ops}
+        settings = merge("g", code, Source("test", {"dag": {"fuse": False}}))
+        lanes = SimulatedLanes(lambda op, hook, size: SECONDS[op, hook])
+        async with virtual_engine(graph, lanes, settings) as engine:
+            recorder = Recorder(engine, max_nbytes)
+            engine.hooks.add(recorder)
+            items = [engine.begin(payload, log_id=f"log {n}") for n, payload in enumerate(payloads)]
+            await asyncio.gather(*(item.wait() for item in items))
+            recorder.gauge(0.001, 5_000_000)
+            return recorder.records(since, engine.clock())
+
+    return run_virtual(main())
+
+
+def test_every_request_hook_and_batch_is_kept() -> None:
+    kept = recorded([1, 2, "bad"])
+    assert sorted((item.data_id, item.log_id, item.code) for item in kept.items) == [
+        (1, "log 0", "ok"),
+        (2, "log 1", "ok"),
+        (3, "log 2", "product"),
+    ]
+    assert sorted((job.hook, job.data_id, job.failed) for job in kept.jobs if job.op == 1) == [
+        ("postprocess", 1, False),
+        ("postprocess", 2, False),
+        ("preprocess", 1, False),
+        ("preprocess", 2, False),
+        ("preprocess", 3, True),
+    ]
+    assert [batch.data_ids for batch in kept.batches] == [(1, 2)] or len(kept.batches) == 2
+    assert sum(batch.rows for batch in kept.batches) == 2
+
+
+def test_the_rings_are_bounded() -> None:
+    kept = recorded(list(range(100)), max_nbytes=20_000)
+    assert 5 <= len(kept.items) <= 20
+    assert len(kept.jobs) <= 40
+
+
+def test_a_time_leaves_out_what_ended_before_it() -> None:
+    everything = recorded(list(range(20)))
+    ends = sorted(item.ended_at for item in everything.items)
+    late = recorded(list(range(20)), since=ends[10])
+    assert [item.ended_at for item in late.items] == [end for end in ends if end >= ends[10]]
+
+
+def test_a_trace_has_what_viewers_ask_for() -> None:
+    trace = chrome(recorded([1, 2, 3, "bad"]))
+    events = json.loads(json.dumps(trace))["traceEvents"]
+    for event in events:
+        assert event["ph"] in "XbestfCM"
+        assert isinstance(event["pid"], int) and isinstance(event["tid"], int)
+        if event["ph"] != "M":
+            assert event["ts"] >= 0
+        if event["ph"] == "X":
+            assert event["dur"] >= 0
+    names = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
+    assert names == {(event["pid"], event["tid"]) for event in events if event["ph"] == "X"}
+
+
+def test_slices_of_a_row_do_not_overlap() -> None:
+    rows = defaultdict(list)
+    for event in chrome(recorded(list(range(30))))["traceEvents"]:
+        if event["ph"] == "X":
+            rows[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    assert len(rows) > 30
+    for slices in rows.values():
+        slices.sort()
+        assert all(end <= start for (_, end), (start, _) in pairwise(slices))
+
+
+def test_each_arrow_begins_at_a_request_and_goes_through_its_slices() -> None:
+    events = chrome(recorded([1, 2]))["traceEvents"]
+    slices = defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":
+            slices[event["pid"], event["tid"]].append(event)
+
+    def slice_at(event: dict[str, Any]) -> str:
+        (found,) = [
+            one for one in slices[event["pid"], event["tid"]] if one["ts"] <= event["ts"] <= one["ts"] + one["dur"]
+        ]
+        return str(found["name"])
+
+    way = [(event["ph"], slice_at(event)) for event in events if event.get("cat") == "flow" and event["id"] == 1]
+    assert way == [
+        ("s", "request 1"),
+        ("t", "get.preprocess"),
+        ("t", "net.preprocess"),
+        ("t", "net.process"),
+        ("f", "net.postprocess"),
+    ]
+
+
+def test_waits_are_shown_between_what_they_are_for() -> None:
+    events = chrome(recorded(list(range(8))))["traceEvents"]
+    begun = {(event["id"], event["name"]): event["ts"] for event in events if event["ph"] == "b"}
+    ended = {(event["id"], event["name"]): event["ts"] for event in events if event["ph"] == "e"}
+    assert begun.keys() == ended.keys()
+    assert any(name == "net wait" and ended[key, name] - start > 1e5 for (key, name), start in begun.items())
+
+
+def test_counters_have_the_channels_and_the_memory() -> None:
+    counters = {event["name"]: event["args"] for event in chrome(recorded([1]))["traceEvents"] if event["ph"] == "C"}
+    assert counters == {
+        "in flight": {"requests": 0},
+        "channel depth": {"get": 0, "net": 0, "merged": 0},
+        "loop lag": {"ms": 1.0},
+        "memory": {"MB": 5.0},
+    }
+
+
+def test_a_summary_adds_up_to_what_the_file_has() -> None:
+    lines = list(summary(chrome(recorded([1, 2, 3, 4, "bad"]))))
+    assert lines[0] == "5 requests (4 ok, 1 product)"
+    table = {line.split()[0]: line.split()[1:] for line in lines[2:] if " wait " not in line}
+    assert table["net.preprocess"] == ["5", "100.000", "100.000", "100.000", "0.500"]
+    assert table["net.postprocess"][0] == "4"
+
+
+@pytest.mark.parametrize("trace", [{}, {"traceEvents": 5}, {"traceEvents": []}])
+def test_what_is_no_trace_is_refused(trace: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no "):
+        list(summary(trace))
