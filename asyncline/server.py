@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -23,11 +23,8 @@ from asyncline.engine.engine import Engine
 from asyncline.errors import LoadError, SettingsError
 from asyncline.exits import Exit
 from asyncline.graph.graph import Graph
-from asyncline.observe.log import Log
+from asyncline.observe.observing import Observing
 from asyncline.observe.progress import Progress
-from asyncline.observe.prometheus import Metrics
-from asyncline.observe.statistics import Statistics
-from asyncline.observe.usage import Usages
 from asyncline.settings import Settings
 from asyncline.transports.base import Transport
 from asyncline.transports.grpc.inference import Inference
@@ -36,7 +33,10 @@ from asyncline.transports.grpc.transport import GrpcTransport
 from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.oip import Models
 from asyncline.transports.rest.example import curl
+from asyncline.transports.rest.intake import Intake
+from asyncline.transports.rest.observe import ObserveRoutes
 from asyncline.transports.rest.oip import OipRoutes
+from asyncline.transports.rest.routes import Routes
 from asyncline.transports.rest.transport import RestTransport
 from asyncline.transports.tcp.transport import TcpTransport
 
@@ -67,17 +67,15 @@ class Server:
         self.engine = Engine(graph, settings)
         self._settings = settings
         self._console = console
-        statistics = Statistics(self.engine.plan)
-        for observer in (statistics, Log()):
-            self.engine.hooks.add(observer)
-        metrics = Metrics(self.engine, statistics)
+        self.observing = Observing(self.engine, settings.dag)
         service = settings.service
         #: One for all transports.
         self.guard = ConnGuard(self.engine, service)
         #: One for the wires that speak the Open Inference Protocol.
-        self.models = Models(self.engine, Usages(self.engine, statistics))
-        routes = [partial(OipRoutes, self.engine, self.models)]
-        self.rest = RestTransport(self.engine, service, metrics.render, self.guard, routes=routes)
+        self.models = Models(self.engine, self.observing.usages)
+        routes: list[Callable[[Intake], Routes]]
+        routes = [partial(OipRoutes, self.engine, self.models), partial(ObserveRoutes, self.observing)]
+        self.rest = RestTransport(self.engine, service, self.observing.metrics.render, self.guard, routes=routes)
         #: Transports, and the settings of the ports they are to listen on.
         self.transports: list[tuple[Transport, str]] = [(self.rest, "http_port")]
         if service.grpc_port is not None or service.grpc_fd is not None:
@@ -94,6 +92,7 @@ class Server:
                 await self._listen()
                 if not await self._load(stop):
                     return Exit.OK
+                self.observing.start()
                 self._announce()
                 if not await self._serve(stop):
                     return Exit.FAULT
@@ -152,6 +151,7 @@ class Server:
         drained = await self.engine.drain(self._settings.service.drain_s)
         for transport, _ in self.transports:
             await transport.wait_closed()  # so that the last answers are written before anything ends
+        self.observing.close()
         await self.engine.close()
         return drained
 

@@ -13,7 +13,7 @@ from asyncline.graph.request import Input, Request, Response
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 
-RESERVED = frozenset({"healthz", "readyz", "metrics", "docs", "dashboard", "verdict", "admin", "v2"})
+RESERVED = frozenset({"healthz", "readyz", "metrics", "docs", "dashboard", "figures", "verdict", "admin", "v2"})
 """Names of the server's own routes."""
 
 

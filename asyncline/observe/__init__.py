@@ -9,6 +9,9 @@ figures.py      what a window looked like
 uses.py         how busy lanes, replicas and the loop were in it, and with what
 verdict.py      which Op holds the pipeline back, and what to turn
 tracer.py       the figures as text, every few seconds
+timeline/       what every request, hook and batch did and when
+resident.py     memory of the process
+observing.py    all of this, put together for one Engine
 prometheus.py   the same, as /metrics
 usage.py        the same, as the Open Inference Protocol's statistics
 log.py          log lines with data_id and log_id; set-up of the console log

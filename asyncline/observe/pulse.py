@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from asyncline.engine.engine import Engine
@@ -43,6 +43,8 @@ class Pulse:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        #: Called at each look with the loop's lag in seconds.
+        self.looks: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
         self._reset()
@@ -63,12 +65,15 @@ class Pulse:
 
     def _look(self) -> None:
         self._looks += 1
-        self._lag_s = max(self._lag_s, self._loop.time() - self._due_at)
+        lag_s = self._loop.time() - self._due_at
+        self._lag_s = max(self._lag_s, lag_s)
         self._in_flight += self._engine.admission.in_flight
         for runner in self._engine.runners:
             depth = runner.channel.qsize()
             if depth > self._depths.get(runner.node.name, 0):
                 self._depths[runner.node.name] = depth
+        for look in self.looks:
+            look(lag_s)
         self._set()
 
     def take(self) -> Beat:

@@ -13,22 +13,23 @@ from asyncline.observe.snapshot import Snapshot, figures
 from asyncline.observe.statistics import Statistics
 
 INTERVAL_S = 1.0
+LONGEST_S = 60
+"""The longest window."""
 
 
 class Windows:
-    """Takes Snapshots while the Engine runs.
+    """Takes Snapshots while the Engine runs, of some 20 kB each."""
 
-    :param seconds: of the longest window; as many Snapshots are kept, of some 20 kB each.
-    """
-
-    def __init__(self, engine: Engine, statistics: Statistics, seconds: int = 60) -> None:
+    def __init__(self, engine: Engine, statistics: Statistics) -> None:
         self._engine = engine
         self._statistics = statistics
         self._pulse = Pulse(engine)
-        self._kept: deque[Snapshot] = deque(maxlen=seconds + 1)
+        self._kept: deque[Snapshot] = deque(maxlen=LONGEST_S + 1)
         self._timer: asyncio.TimerHandle | None = None
         #: Called after each Snapshot.
         self.listeners: list[Callable[[], None]] = []
+        #: Called ten times a second with the loop's lag in seconds.
+        self.looks = self._pulse.looks
 
     def start(self) -> None:
         """Begin; the Engine is ready."""

@@ -1,0 +1,107 @@
+"""What an operator asks a live server.
+
+    GET  /verdict?seconds=10            one sentence: what limits the server, and what to turn
+    GET  /figures?seconds=10            the figures behind it
+    GET  /admin/timeline?seconds=5      what ended in that time, as Chrome's trace JSON
+    GET  /admin/timeline?data_id=7      the same of one request
+
+All ask for the token where there is one; without one, `/admin` answers to this machine only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from asyncline.errors import BadRequest, NotFound, RequestError, Unauthenticated
+from asyncline.transports.rest.answer import JSON, Answer, error_answer
+from asyncline.transports.rest.intake import Intake
+from asyncline.transports.rest.routes import MethodNotAllowed, Routes
+from asyncline.wire import json
+
+TEXT = "text/plain; charset=utf-8"
+
+
+class Observed(Protocol):
+    """Where the answers come from: `observe.Observing`."""
+
+    def verdict(self, seconds: float) -> str: ...
+    def figures(self, seconds: float) -> dict[str, Any]: ...
+    def timeline(self, seconds: float) -> dict[str, Any] | None: ...
+    def timeline_of(self, data_id: int) -> dict[str, Any] | None: ...
+
+
+class ObserveRoutes(Routes):
+    """Pages of figures; no request of a graph."""
+
+    def __init__(self, observed: Observed, intake: Intake) -> None:
+        self._observed = observed
+        self._intake = intake
+        self._pages: dict[str, Callable[[web.BaseRequest], Any]] = {
+            "/verdict": self._verdict,
+            "/figures": self._figures,
+            "/admin/timeline": self._timeline,
+        }
+        self._is_capturing = False
+
+    def owns(self, path: str) -> bool:
+        return path in self._pages or path.startswith("/admin/")
+
+    def error(self, error: RequestError, request_id: int | str, headers: str = "", *, close: bool = False) -> Answer:
+        return error_answer(error, request_id, headers, close=close)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        page = self._pages.get(request.path)
+        if page is None:
+            raise NotFound("there is no such page: see / for a list")
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{request.method[:16]} is not allowed here: GET the page", "GET, HEAD")
+        self._intake.authenticate(request)
+        if request.path.startswith("/admin/") and not self._intake.has_token and not _is_local(request.remote):
+            raise Unauthenticated("without --auth-token, /admin answers to the server's own machine only")
+        answer: web.StreamResponse = await page(request)
+        return answer
+
+    async def _verdict(self, request: web.BaseRequest) -> Answer:
+        return Answer(200, f"{self._observed.verdict(_seconds(request, 10, 60))}\n".encode(), TEXT)
+
+    async def _figures(self, request: web.BaseRequest) -> Answer:
+        return Answer(200, json.encode(self._observed.figures(_seconds(request, 10, 60))), JSON)
+
+    async def _timeline(self, request: web.BaseRequest) -> Answer:
+        data_id = request.query.get("data_id")
+        if data_id is not None:
+            if not (data_id.isascii() and data_id.isdigit() and len(data_id) <= 18):
+                raise BadRequest("query data_id: expected a whole number")
+            trace = self._observed.timeline_of(int(data_id))
+            missing = "nothing is kept of that request: it is too long ago, or still running"
+        else:
+            trace = self._observed.timeline(_seconds(request, 5, 600))
+            missing = "no timeline is kept: dag.timeline_mb is 0"
+        if trace is None:
+            raise NotFound(missing)
+        return Answer(200, await asyncio.to_thread(json.encode, trace), JSON)
+
+
+def _seconds(request: web.BaseRequest, default: float, most: float) -> float:
+    text = request.query.get("seconds")
+    if text is None:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= most:
+        raise BadRequest(f"query seconds: expected a number up to {most:g}")
+    return seconds
+
+
+def _is_local(address: str | None) -> bool:
+    try:
+        return ipaddress.ip_address((address or "").partition("%")[0]).is_loopback
+    except ValueError:
+        return False
