@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import batching, echo, fetch, jpeg, models, ocr, paddle, pool, submit, tagging, tcp
+from loadtest import batching, echo, fetch, grpc, jpeg, models, ocr, paddle, pool, submit, tagging, tcp
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
-NAMES = ("echo", "tcp", "paddle", "submit", "pool", "jpeg", "fetch", "batching", "models", "tagging", "ocr")
+NAMES = ("echo", "tcp", "grpc", "paddle", "submit", "pool", "jpeg", "fetch", "batching", "models", "tagging", "ocr")
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
         "echo": partial(echo.measure, options.pairs, options.seconds),
         "tcp": partial(tcp.measure, options.pairs, options.seconds),
         "paddle": partial(paddle.measure, options.pairs, options.seconds),
+        "grpc": partial(grpc.measure, options.pairs, options.seconds),
         "submit": partial(submit.measure, options.pairs),
         "pool": partial(pool.measure, options.pairs),
         "jpeg": partial(jpeg.measure, options.pairs),

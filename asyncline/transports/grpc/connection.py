@@ -262,9 +262,8 @@ class Connection(asyncio.Protocol):
         try:
             head = read(event.headers)
         except NotGrpc as error:
-            headers = [(":status", str(error.status)), ("content-type", "text/plain")]
-            self._h2.send_headers(stream_id, headers)
-            self._h2.send_data(stream_id, f"{error}\n".encode(), end_stream=True)
+            headers = [(":status", str(error.status)), ("content-type", "text/plain"), ("grpc-message", str(error))]
+            self._h2.write_headers(stream_id, headers, end=True)
             if event.stream_ended is None:
                 self._h2.reset_stream(stream_id)
             self._meter.reset()
@@ -339,11 +338,11 @@ class Connection(asyncio.Protocol):
         initial = call.initial()
         if initial is not None:
             if not out and call.trailers is not None:  # an error alone is one frame
-                h2.send_headers(stream_id, initial + call.trailers, end_stream=True)
+                h2.write_headers(stream_id, initial + call.trailers, end=True)
                 self._meter.allow(1)
                 self._close(call)
                 return
-            h2.send_headers(stream_id, initial)
+            h2.write_headers(stream_id, initial, end=False)
         while out and not self._is_paused:
             window = h2.window_of(stream_id)
             if window <= 0:
@@ -354,7 +353,7 @@ class Connection(asyncio.Protocol):
             else:
                 out[0] = memoryview(part)[window:]
                 part = memoryview(part)[:window]
-            h2.send_data(stream_id, part)
+            h2.write_data(stream_id, part)
             call.out_nbytes -= len(part)
             self._meter.allow(1)
             if h2.unsent_nbytes > FLUSH_NBYTES:
@@ -362,7 +361,7 @@ class Connection(asyncio.Protocol):
         self._flush_soon()
         if not out:
             if call.trailers is not None:
-                h2.send_headers(stream_id, call.trailers, end_stream=True)
+                h2.write_headers(stream_id, call.trailers, end=True)
                 self._close(call)
             else:
                 self._keep(call)

@@ -1,0 +1,121 @@
+"""gRPC: our echo against one by grpclib alone."""
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+from grpclib.client import Channel
+from grpclib.const import Cardinality
+
+from asyncline.client.http2 import BytesCodec
+from asyncline.wire.oip import InferRequest, InferTensor, grpc
+from asyncline.wire.oip.schema import method
+from loadtest.child import START_S, Child
+from loadtest.grpc_client import Done, Run
+from loadtest.pairs import Spread, interleave
+from loadtest.report import BenchmarkFailed, Budget, Report, Row
+
+IN_FLIGHT = 64
+OF_BARE = Budget("≥", 0.8)
+_ADDRESS = re.compile(r"on grpc://([\d.]+):(\d+)")
+CALLS = {
+    f"gRPC ModelInfer of 16 floats, {IN_FLIGHT} in flight on one connection": ("ModelInfer", 16, IN_FLIGHT),
+    "gRPC ServerReady, the same": ("ServerReady", 0, IN_FLIGHT),
+    "gRPC ModelInfer of 150 kB, 8 in flight": ("ModelInfer", 37_500, 8),
+}
+"""The method, the floats of its tensor, and how many are in flight."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one run did to a server."""
+
+    per_s: float
+    cpu_us: float
+    """CPU time of the server for one call."""
+    client_cores: float
+    """CPU time of the client, of that of one core."""
+
+
+class GrpcServer:
+    """A server of gRPC, under load by a client in a process of its own."""
+
+    def __init__(self, child: Child, client: Child) -> None:
+        self._child = child
+        self._client = client
+        while not (match := _ADDRESS.search(child.line(START_S))):
+            pass
+        self.host, self.port = match[1], int(match[2])
+
+    def run(self, seconds: float, name: str, floats: int, in_flight: int) -> Turn:
+        before = self._child.cpu_s()
+        self._client.say(json.dumps(asdict(Run(self.host, self.port, seconds, in_flight, name, floats))))
+        done = Done(**json.loads(self._client.line(seconds + START_S)))
+        cpu_us = (self._child.cpu_s() - before) / done.count * 1e6
+        return Turn(done.count / done.seconds, cpu_us, done.cpu_s / done.seconds)
+
+
+async def check(server: GrpcServer) -> None:
+    """:raises BenchmarkFailed: it is no echo."""
+    array = np.arange(1000, dtype=np.float32)
+    message = grpc.encode_request(InferRequest((InferTensor("x", "FP32", array),), "echo", id="7"))
+    async with Channel(server.host, server.port, codec=BytesCodec()) as channel:
+        async with channel.request(method("ModelInfer"), Cardinality.UNARY_UNARY, bytes, bytes) as call:
+            await call.send_message(message, end=True)
+            answer = grpc.decode_response(await call.recv_message() or b"")
+    if answer.id != "7" or not np.array_equal(answer.outputs[0].array, array):
+        raise BenchmarkFailed(f"{server.host}:{server.port} is no echo")
+
+
+def measure(pairs: int, seconds: int) -> Report:
+    """`pairs` turns of runs of `seconds` each."""
+    ports = ("--http-port", "0", "--grpc-port", "0")
+    rows, cores = [], []
+    with (
+        Child("asyncline", "serve", "loadtest.grpc_graph:graph", *ports) as our_child,
+        Child("loadtest.grpc_baseline") as their_child,
+        Child("loadtest.grpc_client", hears="stdout") as client,
+    ):
+        servers = GrpcServer(our_child, client), GrpcServer(their_child, client)
+        for server in servers:
+            asyncio.run(check(server))
+        for what, (name, floats, in_flight) in CALLS.items():
+            for server in servers:
+                server.run(1, name, floats, in_flight)
+            turns = interleave(pairs, *(partial(each.run, seconds, name, floats, in_flight) for each in servers))
+            ours, bare = zip(*turns, strict=True)
+            rows.append(_rates(f"{what}; baseline: grpclib alone", ours, bare))
+            rows.append(_costs("the same, CPU per call", ours, bare))
+            cores.append(Spread.of(turn.client_cores for turn in ours).median)
+    return Report(
+        rows,
+        [
+            f"gRPC: {pairs} turns of {seconds} s, all by one client process over one connection. It writes calls that "
+            f"were made beforehand and took {max(cores):.2f} of a core."
+        ],
+    )
+
+
+def _rates(what: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Row:
+    return Row(
+        what,
+        "calls/s",
+        Spread.of(turn.per_s for turn in ours),
+        Spread.of(turn.per_s for turn in theirs),
+        Spread.of(a.per_s / b.per_s for a, b in zip(ours, theirs, strict=True)),
+        OF_BARE,
+    )
+
+
+def _costs(what: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Row:
+    return Row(
+        what,
+        "µs",
+        Spread.of(turn.cpu_us for turn in ours),
+        Spread.of(turn.cpu_us for turn in theirs),
+        Spread.of(a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True)),
+    )
