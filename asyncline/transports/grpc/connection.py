@@ -129,7 +129,8 @@ class Connection(asyncio.Protocol):
         self._made_at = 0.0
         self._read_at = 0.0
         self._ends_at = 0.0
-        self._is_pinged = False
+        #: When the client was asked whether it is there, and has said nothing since.
+        self._pinged_at: float | None = None
 
     # -- the socket ---------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Connection(asyncio.Protocol):
         if self._state >= ENDING:
             return
         self._read_at = self._loop.time()
-        self._is_pinged = False
+        self._pinged_at = None
         if self._waiting:
             data = self._waiting + data
             self._waiting = b""
@@ -264,7 +265,7 @@ class Connection(asyncio.Protocol):
         except NotGrpc as error:
             headers = [(":status", str(error.status)), ("content-type", "text/plain"), ("grpc-message", str(error))]
             self._h2.write_headers(stream_id, headers, end=True)
-            if event.stream_ended is None:
+            if self._h2.is_open(stream_id):
                 self._h2.reset_stream(stream_id)
             self._meter.reset()
             return
@@ -538,13 +539,13 @@ class Connection(asyncio.Protocol):
         due = self._read_at + limits.ping_s
         if now < due:
             return due
-        if not self._is_pinged:
-            self._is_pinged = True
+        if self._pinged_at is None:
+            self._pinged_at = now
             self._h2.ping(b"are you?")
             self._flush()
-        if now >= due + limits.pong_s:
+        elif now >= self._pinged_at + limits.pong_s:
             self.abort("left")
-        return due + limits.pong_s
+        return self._pinged_at + limits.pong_s
 
     def __repr__(self) -> str:
         state = ("new", "open", "leaving", "ending", "lost")[self._state]
