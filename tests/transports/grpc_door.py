@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -193,7 +194,8 @@ async def serving(
     engine.hooks.add(statistics)
     test = Test()
     served = [test, Inference(engine, Models(engine, Usages(engine, statistics))), *services]
-    made = ConnGuard(engine, settings.service, Limits(**guard) if guard is not None else None)
+    limited = replace(Limits.of(settings.service), **{"linger_s": 0.2, **(guard or {})})
+    made = ConnGuard(engine, settings.service, limited)
     transport = GrpcTransport(engine, settings.service, served, made, limits)
     await transport.start()
     door = Door(engine, transport, test)

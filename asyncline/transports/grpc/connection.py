@@ -223,6 +223,8 @@ class Connection(asyncio.Protocol):
             if place < len(data):
                 self._waiting = data[place:]
                 self._go_on()
+            if self.calls:
+                self._alarm.set(self._read_at + self._call_limits.ping_s, self._read_at)
             if self._receiving:
                 self._alarm.set(self._limits.upload_ends_at(self._read_at, 0), self._read_at)
         self._flush()
