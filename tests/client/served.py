@@ -18,7 +18,6 @@ from asyncline.transports.rest.transport import RestTransport
 from asyncline.transports.tcp.transport import TcpTransport
 
 WIRES = ("http", "tcp", "grpc")
-STREAMING = ("http", "grpc")
 
 
 class Orders:

@@ -20,7 +20,7 @@ from asyncline import DeadlineExceeded, Unavailable
 from asyncline.client import Client, Refused
 from tests.serving import Server, serving
 
-WIRES = ("http", "tcp")
+WIRES = ("http", "grpc", "tcp")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,11 @@ def servers() -> Iterator[dict[str, str]]:
 
 class _both:
     def __init__(self, app: str) -> None:
-        self._serving = serving(app, "--tcp-port", "0")
+        self._serving = serving(app, "--grpc-port", "0", "--tcp-port", "0")
 
     def __enter__(self) -> _both:
         server: Server = self._serving.__enter__()
-        self.addresses = (server.address, server.wait_for(r"and on (tcp\S+)")[1])
+        self.addresses = (server.address, *(server.wait_for(rf"and on ({wire}\S+)")[1] for wire in WIRES[1:]))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -176,7 +176,10 @@ print(found(*servers, "torch", "onnxruntime", "grpclib", "google", "uvloop", "ty
 
 
 def test_parts_come_one_by_one_and_leaving_ends_them() -> None:
-    with serving("streaming:count") as server, Client(server.address) as client:
+    with (
+        serving("streaming:count", "--tcp-port", "0") as server,
+        Client(server.wait_for(r"and on (tcp\S+)")[1]) as client,
+    ):
         assert list(client.stream("count", order={"n": 3})) == [0, 1, 2]
         parts = client.stream("count", order={"n": 10**6, "pause_ms": 1})
         assert next(parts) == 0

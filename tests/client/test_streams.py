@@ -12,10 +12,10 @@ import pytest
 from asyncline import DeadlineExceeded, OpError, Overloaded, ProductError, Unavailable
 from asyncline.client import AsyncClient, Malformed
 from asyncline.errors import NotFound
-from tests.client.served import STREAMING, served
+from tests.client.served import WIRES, served
 from tests.client.servers import tcp
 
-every_wire = pytest.mark.parametrize("wire", STREAMING)
+every_wire = pytest.mark.parametrize("wire", WIRES)
 
 
 async def parts_of(client: AsyncClient, orders: Any, **options: Any) -> list[Any]:

@@ -148,7 +148,7 @@ def test_errors_have_their_exit_codes(addresses: list[str], wire: int) -> None:
 
 
 def test_nobody_there_is_told_with_what_to_do() -> None:
-    for scheme, option in (("http", "--http-port"), ("tcp", "--tcp-port")):
+    for scheme, option in (("http", "--http-port"), ("grpc", "--grpc-port"), ("tcp", "--tcp-port")):
         code, out, err = run("call", f"{scheme}://127.0.0.1:1", "echo", "a=1")
         assert (code, out) == (69, "") and f"{scheme}://127.0.0.1:1 cannot be reached" in err
         assert f"asyncline serve APP {option} 1" in err

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncline.client.address import Address
-from asyncline.errors import BadRequest, Unsupported
+from asyncline.errors import BadRequest
 from asyncline.wire.frame.messages import LOG_ID, TRACEPARENT
 
 GRACE_S = 0.04
@@ -75,9 +75,9 @@ class Wire(ABC):
     async def call(self, call: Call, timeout_s: float) -> Any:
         """Run one request and return its answer."""
 
+    @abstractmethod
     def stream(self, call: Call, timeout_s: float) -> AsyncGenerator[Any, None]:
         """Run one request and yield the parts of its answer as they come."""
-        raise Unsupported(f"{self.address.scheme} has no streams")
 
     @abstractmethod
     async def ready(self, timeout_s: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from asyncline.client.address import Address
@@ -34,14 +35,25 @@ class TcpWire(Wire):
     async def call(self, call: Call, timeout_s: float) -> Any:
         expires_at = self._loop.time() + timeout_s
         connection = await self._connection(timeout_s)
-        return await connection.call(
-            call.graph,
-            call.payload,
-            timeout=max(1e-3, expires_at - self._loop.time()),
-            log_id=call.log_id,
-            priority=call.priority,
-            traceparent=call.traceparent,
-        )
+        return await connection.call(call.graph, call.payload, **self._options(call, expires_at))
+
+    async def stream(self, call: Call, timeout_s: float) -> AsyncGenerator[Any, None]:
+        expires_at = self._loop.time() + timeout_s
+        connection = await self._connection(timeout_s)
+        parts = connection.stream(call.graph, call.payload, **self._options(call, expires_at))
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            await parts.aclose()
+
+    def _options(self, call: Call, expires_at: float) -> dict[str, Any]:
+        return {
+            "timeout": max(1e-3, expires_at - self._loop.time()),
+            "log_id": call.log_id,
+            "priority": call.priority,
+            "traceparent": call.traceparent,
+        }
 
     async def ready(self, timeout_s: float) -> bool:
         """Whether it says HELLO: the frames have no question for more."""
