@@ -19,6 +19,7 @@ budget.py       how often requests may be sent again, pure
 address.py      a server's address
 http.py         HttpPeer: HTTP requests to one server, by aiohttp
 http2.py        GrpcPeer: gRPC calls to one server, by grpclib
+goaway.py       what grpclib lacks to let a server finish that is stopping
 
 Whatever is heavy is imported when it is first needed, and only Remote needs the engine.
 """

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from grpclib.client import Channel, Stream
+from grpclib.client import Stream
 from grpclib.config import Configuration
 from grpclib.const import Cardinality
 from grpclib.encoding.base import CodecBase
@@ -16,7 +16,8 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 from asyncline.client.address import Address
-from asyncline.client.base import CONNECT_S, broken_off, malformed, too_late, unreachable
+from asyncline.client.base import CONNECT_S, broken_off, malformed, no_room, too_late, unreachable
+from asyncline.client.goaway import LeavingChannel, NotRun
 from asyncline.errors import RequestError
 
 WINDOW = 16 * 2**20
@@ -75,7 +76,7 @@ class GrpcPeer:
         self._max_answer_nbytes = max_answer_nbytes
         self._metadata = {key.lower(): value for key, value in headers.items()}
         config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
-        self._channel = Channel(address.host, address.port, codec=BytesCodec(), ssl=tls, config=config)
+        self._channel = LeavingChannel(address.host, address.port, codec=BytesCodec(), ssl=tls, config=config)
 
     async def call(
         self, method: str, data: bytes, whom: str, timeout_s: float, metadata: Mapping[str, str] | None = None
@@ -175,6 +176,8 @@ class GrpcPeer:
                 yield call
         except TimeoutError:
             raise too_late(whom, timeout_s) from None
+        except NotRun as error:
+            raise no_room(whom, str(error)) from None
         except (StreamTerminatedError, OSError):
             raise broken_off(whom) from None
         except H2Error:

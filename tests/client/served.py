@@ -61,10 +61,11 @@ class Orders:
 class Served:
     """The same Engine behind every wire."""
 
-    def __init__(self, engine: Engine, orders: Orders, addresses: dict[str, str]) -> None:
+    def __init__(self, engine: Engine, orders: Orders, transports: dict[str, Transport]) -> None:
         self.engine = engine
         self.orders = orders
-        self.addresses = addresses
+        self.transports = transports
+        self.addresses = {wire: transport.address for wire, transport in transports.items()}
 
     def client(self, wire: str, **parameters: Any) -> AsyncClient:
         return AsyncClient(self.addresses[wire], **{"retries": 0, **parameters})
@@ -106,7 +107,7 @@ async def served(*, streaming: bool = False, **service: Any) -> AsyncIterator[Se
         for transport in transports.values():
             await transport.start()
         try:
-            yield Served(engine, orders, {wire: transport.address for wire, transport in transports.items()})
+            yield Served(engine, orders, transports)
         finally:
             orders.release.set()
             for transport in transports.values():
