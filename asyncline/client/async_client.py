@@ -7,7 +7,8 @@ import logging
 import math
 import random
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -58,8 +59,9 @@ class AsyncClient:
     :param connections: most at a time to one server. By default 100 over HTTP, and 1 elsewhere,
         which carries many calls.
     :param connect_timeout: seconds.
-    :param tls: for the servers with TLS; over gRPC its ALPN protocols are set. By default one that trusts the system's
-        certificates.
+    :param tls: for the servers with TLS, in place of `verify`; over gRPC its ALPN protocols are set.
+    :param verify: whether the certificates of servers have to be good: by what the system trusts, or by a file of
+        certificates. With False anybody may pretend to be the server.
     :param max_answer_mb: largest answer in MB (10⁶ bytes).
     :raises ValueError: an address is malformed.
     """
@@ -75,13 +77,16 @@ class AsyncClient:
         connections: int | None = None,
         connect_timeout: float = CONNECT_S,
         tls: ssl.SSLContext | None = None,
+        verify: bool | str = True,
         max_answer_mb: float = MAX_ANSWER_MB,
     ) -> None:
         if connections is not None and connections < 1:
             raise ValueError(f"connections={connections}: expected at least 1")
         self._timeout_s = _checked(timeout)
         self._idempotent = idempotent
-        self._settings = WireSettings(token, connections, _checked(connect_timeout), tls, int(max_answer_mb * 1e6))
+        self._settings = WireSettings(
+            token, connections, _checked(connect_timeout), tls, verify, int(max_answer_mb * 1e6)
+        )
         self._endpoints = Endpoints(Address.parse_all(servers))
         self._policy = RetryPolicy(retries, random.random)
         self._wires: dict[Endpoint, asyncio.Task[Wire]] = {}
@@ -115,9 +120,11 @@ class AsyncClient:
         """
         call = Call(graph, _payload(payload, fields), log_id, priority, traceparent)
         expires_at = self._expires_at(timeout)
-        return await self._run(
-            lambda wire, remaining_s: wire.call(call, remaining_s), expires_at, self._may_run_twice(idempotent)
+        may_run_twice = self._idempotent if idempotent is None else idempotent
+        answer, _ = await self._run(
+            lambda wire, remaining_s: wire.call(call, remaining_s), expires_at, idempotent=may_run_twice
         )
+        return answer
 
     async def stream(
         self,
@@ -146,13 +153,14 @@ class AsyncClient:
             parts = wire.stream(call, remaining_s)
             return parts, await anext(parts, _NOTHING)
 
-        parts, part = await self._run(begin, expires_at, False)
-        try:
-            while part is not _NOTHING:
-                yield part
-                part = await anext(parts, _NOTHING)
-        finally:
-            await parts.aclose()
+        (parts, part), endpoint = await self._run(begin, expires_at, idempotent=False)
+        with self._outstanding(endpoint):
+            try:
+                while part is not _NOTHING:
+                    yield part
+                    part = await anext(parts, _NOTHING)
+            finally:
+                await parts.aclose()
 
     async def ready(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109  # nothing to clean up
         """Whether at least one server can serve; false also where nobody answers within `timeout` seconds."""
@@ -179,16 +187,20 @@ class AsyncClient:
 
     # -- which server, and how often ----------------------------------------------------------------
 
-    async def _run(self, ask: Callable[[Wire, float], Awaitable[_T]], expires_at: float, idempotent: bool) -> _T:
-        self._check_open()
+    async def _run(
+        self, ask: Callable[[Wire, float], Awaitable[_T]], expires_at: float, *, idempotent: bool
+    ) -> tuple[_T, Endpoint]:
+        """The answer, and who gave it."""
         self._policy.budget.earn()
         tried = 0
         failed: Endpoint | None = None
         while True:
+            self._check_open()
             endpoint = self._pick(failed)
             tried += 1
             try:
-                return await self._ask(endpoint, ask, expires_at)
+                with self._outstanding(endpoint):
+                    return await ask(await self._wire(endpoint), max(1e-3, expires_at - self._now())), endpoint
             except RequestError as error:
                 failed = endpoint
                 elsewhere = self._pick(failed) is not endpoint
@@ -200,21 +212,23 @@ class AsyncClient:
                 log.info("%s: tried again in %.3f s: %s", endpoint.address, pause_s, error)
             await asyncio.sleep(pause_s)
 
-    async def _ask(self, endpoint: Endpoint, ask: Callable[[Wire, float], Awaitable[_T]], expires_at: float) -> _T:
+    @contextmanager
+    def _outstanding(self, endpoint: Endpoint) -> Iterator[None]:
+        """While a call is there; what becomes of it is noted."""
         began_at = self._now()
         endpoint.outstanding += 1
         try:
-            answer = await ask(await self._wire(endpoint), max(1e-3, expires_at - self._now()))
+            yield
         except (Unavailable, Malformed) as error:
             self._note(endpoint, began_at, error)
             raise
         except RequestError:
             endpoint.answered()
             raise
+        else:
+            endpoint.answered()
         finally:
             endpoint.outstanding -= 1
-        endpoint.answered()
-        return answer
 
     def _note(self, endpoint: Endpoint, began_at: float, error: RequestError) -> None:
         rest_s = endpoint.failed(began_at, self._now())
@@ -245,9 +259,6 @@ class AsyncClient:
 
     def _expires_at(self, timeout: float | None) -> float:
         return self._now() + (self._timeout_s if timeout is None else _checked(timeout))
-
-    def _may_run_twice(self, idempotent: bool | None) -> bool:
-        return self._idempotent if idempotent is None else idempotent
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

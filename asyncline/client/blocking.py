@@ -55,7 +55,7 @@ class Client:
                     return
         finally:
             if self._end.alive:
-                self._run(_leave(parts))
+                self._thread.leave(parts.aclose())
 
     def ready(self, timeout: float = 2.0) -> bool:
         """Whether at least one server can serve."""
@@ -92,6 +92,7 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, name="asyncline client", daemon=True)
         self._thread.start()
 
@@ -100,7 +101,6 @@ class _LoopThread:
             runner.run(self._until_stopped())
 
     async def _until_stopped(self) -> None:
-        self._stopped = asyncio.Event()
         await self._stopped.wait()
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -115,8 +115,15 @@ class _LoopThread:
             future.cancel()  # of an interrupt; else it is over
             raise
 
+    def leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it; wait for it unless that is here, where the garbage collector may call."""
+        if threading.current_thread() is self._thread:
+            asyncio.run_coroutine_threadsafe(work, self._loop)
+        else:
+            self.run(work)
+
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(lambda: self._stopped.set())
+        self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(END_S)
 
 
@@ -133,7 +140,3 @@ def _end(client: AsyncClient, thread: _LoopThread, pid: int) -> None:
 
 async def _next(parts: AsyncIterator[_T]) -> _T:
     return await anext(parts)
-
-
-async def _leave(parts: Any) -> None:
-    await parts.aclose()

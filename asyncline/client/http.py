@@ -205,8 +205,8 @@ def _translated(whom: str, timeout_s: float) -> Iterator[None]:
     """aiohttp's errors to ours."""
     try:
         yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise unreachable(whom) from None
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise unreachable(whom) from error  # which says why
     except TimeoutError:
         raise too_late(whom, timeout_s) from None
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError):

@@ -205,7 +205,7 @@ class GrpcPeer:
         except OSError as error:  # TimeoutError and SSLError are such
             if isinstance(error, TimeoutError) and timeout_s <= self._connect_s:
                 raise too_late(whom, timeout_s) from None
-            raise unreachable(whom) from None
+            raise unreachable(whom) from error  # which says why
 
     async def _message(self, call: Stream[bytes, bytes], whom: str) -> bytes | None:
         """grpclib's own `recv_message` has no limit: it takes in what the four bytes of the prefix announce."""

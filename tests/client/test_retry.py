@@ -233,3 +233,30 @@ def test_a_stream_is_sent_again_until_its_first_part_only() -> None:
             await anext(parts)
 
     run_virtual(main())
+
+
+def test_a_close_while_it_waits_to_be_sent_again_ends_the_call_and_opens_nothing() -> None:
+    async def main() -> None:
+        client = Pretending([refused(Overloaded("full", retry_after_s=9)), 0.0])
+        asked = asyncio.create_task(client("g", 1))
+        await asyncio.sleep(1)
+        await client.close()
+        with pytest.raises(Refused, match="was closed"):
+            await asked
+        assert not client._wires
+
+    run_virtual(main())
+
+
+def test_a_stream_is_outstanding_until_its_end_and_its_server_is_left_alone_where_it_breaks_off() -> None:
+    async def main() -> None:
+        client = Pretending([0.0, Unavailable("lost")])
+        (endpoint,) = client._endpoints.all
+        parts = client.stream("g", 1)
+        await anext(parts)
+        assert endpoint.outstanding == 1
+        with pytest.raises(Unavailable):
+            await anext(parts)
+        assert (endpoint.outstanding, endpoint.failures) == (0, 1)
+
+    run_virtual(main())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from asyncline import Engine, Graph, LoadError, Request
-from asyncline.client import Remote
+from asyncline.client import AsyncClient, Refused, Remote
+from tests.client.served import served
 from tests.client.servers import ModelServer, grpc_server, http
 
 WIRES = {"https": http, "grpcs": grpc_server}
@@ -55,3 +56,24 @@ async def test_a_server_whose_certificate_nobody_signed_is_not_there(scheme: str
         with pytest.raises(LoadError, match="cannot be reached"):
             await Engine(Graph("g", Remote(served.url, "scores", Request()))).start()
     assert not served.requests
+
+
+@pytest.mark.parametrize("wire", ["http", "grpc", "tcp"])
+async def test_a_client_of_ours_asks_by_tls_those_it_trusts(wire: str, certificate: tuple[Path, Path]) -> None:
+    cert, key = map(str, certificate)
+    async with served(tls_cert=cert, tls_key=key) as server:
+        assert server.addresses[wire].startswith(f"{wire}s://")
+        context = ssl.create_default_context(cafile=cert)
+        for trusting in ({"verify": cert}, {"verify": False}, {"tls": context}):
+            async with server.client(wire, **trusting) as client:
+                assert await client("told", 1) == 1 and await client.ready()
+        async with server.client(wire) as client:
+            with pytest.raises(Refused) as caught:
+                await client("told", 1)
+        assert "CERTIFICATE_VERIFY_FAILED" in f"{caught.value} {caught.value.__cause__}"
+
+
+async def test_a_file_of_certificates_that_is_not_there_is_told() -> None:
+    async with AsyncClient("https://127.0.0.1:1", verify="/nowhere.pem") as client:
+        with pytest.raises(FileNotFoundError):
+            await client("told", 1)

@@ -48,7 +48,9 @@ class WireSettings:
     connect_s: float
     """Longest time to connect."""
     tls: ssl.SSLContext | None
-    """For the addresses that are TLS."""
+    """For the addresses that are TLS, in place of `verify`."""
+    verify: bool | str
+    """Whether certificates have to be good; or a file of those that are trusted."""
     max_answer_nbytes: int
     """Longer answers are refused."""
 
@@ -95,4 +97,12 @@ async def context(address: Address, settings: WireSettings) -> ssl.SSLContext | 
     """What makes it TLS, where the address is."""
     if not address.tls:
         return None
-    return settings.tls or await asyncio.to_thread(ssl.create_default_context)  # it reads files
+    return settings.tls or await asyncio.to_thread(_context, settings.verify)  # it reads files
+
+
+def _context(verify: bool | str) -> ssl.SSLContext:
+    found = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+    if verify is False:
+        found.check_hostname = False
+        found.verify_mode = ssl.CERT_NONE
+    return found
