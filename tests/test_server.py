@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from asyncline.client.tcp import TcpConnection
+from asyncline.settings import ServiceSettings
 from tests.serving import Process, Server, run, serving
 
 
@@ -180,23 +181,27 @@ def test_tcp_has_the_token_of_rest() -> None:
         assert _tcp_call(server, "echo", 1, token="sesame") == 1
 
 
-def test_no_port_but_rests_is_opened_unless_asked_for() -> None:
-    with serving("good:graph") as server:
-        assert len(_listening(server.process.pid)) == 1
-        assert "tcp://" not in "".join(server.lines)
-    with serving("good:graph", "--tcp-port", "0") as server:
+def test_every_wire_has_a_port_of_its_own_and_one_that_is_null_is_not_opened() -> None:
+    with serving("good:graph", "--grpc-port", "0", "--tcp-port", "0") as server:
+        server.wait_for("and on grpc://127.0.0.1:")
         server.wait_for("and on tcp://127.0.0.1:")
-        assert len(_listening(server.process.pid)) == 2
+        assert len(_listening(server.process.pid)) == 3
+    with serving("good:graph", "--grpc-port", "null", "--tcp-port", "null") as server:
+        assert server.post("/echo", 1) == (200, 1)
+        assert len(_listening(server.process.pid)) == 1
+        assert not any("and on" in line for line in server.lines)
+    service = ServiceSettings()
+    assert (service.http_port, service.grpc_port, service.tcp_port) == (8000, 8001, 8002)
 
 
-def test_a_tcp_port_that_is_taken_is_one_clear_line_and_a_failure() -> None:
+@pytest.mark.parametrize("option", ["--grpc-port", "--tcp-port"])
+@pytest.mark.parametrize("more", [[], ["--supervise"]])
+def test_another_port_that_is_taken_is_one_clear_line_that_names_its_option(option: str, more: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, _, err = run("serve", "good:graph", "--http-port", "0", "--tcp-port", port)
-    assert (
-        code == 1
-        and err.strip() == f"error: cannot listen on 127.0.0.1:{port}: Address already in use (see --tcp-port)"
-    )
+        code, _, err = run("serve", "good:graph", "--http-port", "0", option, port, *more)
+    assert code == 1
+    assert err.strip() == f"error: cannot listen on 127.0.0.1:{port}: Address already in use (see {option})"
 
 
 def test_a_bad_certificate_is_one_clear_line(tmp_path: Path) -> None:

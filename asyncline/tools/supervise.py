@@ -7,6 +7,7 @@ all. Meanwhile clients wait in the sockets' queues; none is refused.
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -39,18 +40,19 @@ def run_supervised(arguments: list[str], service: ServiceSettings, console: Cons
         descriptors = []
         for name, port in ports.items():
             if port is not None:
-                listener = sockets.enter_context(_listen(service.host, port))
+                listener = sockets.enter_context(_listen(service.host, port, f"--{name}-port"))
                 descriptors.append(listener.fileno())
                 arguments = [*arguments, f"--{name}-fd", str(listener.fileno())]
         return Supervisor(arguments, descriptors, console).run()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, option: str) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        raise LoadError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise LoadError(f"cannot listen on {host}:{port}: {reason} (see {option})") from error
 
 
 class Supervisor:

@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         except Abuse as error:
             self._hang_up(ErrorCodes.ENHANCE_YOUR_CALM, str(error))
         except ProtocolError as error:
-            self._hang_up(error.error_code, str(error))
+            self._hang_up(None, str(error))
         except Exception as error:  # h2 takes the other side's word for what is there
             log.debug("unexpected of h2", exc_info=error)
             self._hang_up(ErrorCodes.PROTOCOL_ERROR, type(error).__name__)
@@ -450,10 +450,14 @@ class Connection(asyncio.Protocol):
         self._ticket.because(reason)
         self._socket.abort()
 
-    def _hang_up(self, code: int, why: str) -> None:
-        """Say what the client did wrong, and let nothing more in."""
+    def _hang_up(self, code: int | None, why: str) -> None:
+        """Say what the client did wrong, and let nothing more in.
+
+        :param code: None: h2 has said GOAWAY already.
+        """
         log.info("a client is hung up on: %s", why)
-        self._h2.leave(code, why.encode()[:128])
+        if code is not None:
+            self._h2.leave(code, why.encode()[:128])
         self._flush()
         self._end()
 
