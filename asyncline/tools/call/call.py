@@ -107,8 +107,6 @@ def _explain(error: RequestError, url: str) -> str:
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     text = f"{error.code}: {error}{notes}"
     if (cause := error.__cause__) is not None and "certificate" in str(cause):
-        isinstance(cause, OSError) and "certificate" in str(cause)
-    ):
         return f"{text}: {cause}"
     if isinstance(error, Refused):
         address = Address.parse_all(url)[0]
