@@ -27,6 +27,9 @@
     │   ├── ocr_served.py      ours, and its HTTP clients
     │   ├── ocr_raw.py         theirs: processes that call RapidOCR
     │   └── pages.py           the pages
+    locustfile.py        users of the three wires, for locust
+    ├── locust_calls.py      those of gRPC and of TCP
+    └── locust_payload.py    what all of them send
     gpu.py               the CUDA lane against a raw CUDA-graph loop (python -m loadtest.gpu)
     ├── child.py         a subprocess, ended by its own handle
     ├── pairs.py         measuring in turns, medians, the machine
