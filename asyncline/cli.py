@@ -50,15 +50,16 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [parameter for name, parameter in own.parameters.items() if name != "service"]
     for key, field in ServiceSettings.model_fields.items():
         default = "" if field.default is None else f" (default {field.default})"
+        kind = bool if field.annotation is bool else str
         option = typer.Option(
             f"--{key.replace('_', '-')}",
             help=f"{field.description}{default}",
             rich_help_panel="Service",
-            metavar="VALUE",
+            metavar=None if kind is bool else "VALUE",
         )
         parameters.append(
             inspect.Parameter(
-                key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+                key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
             )
         )
     with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
@@ -263,6 +264,27 @@ def call(
             token=token,
         )
     )
+
+
+@app.command()
+def trace(
+    target: Annotated[str, typer.Argument(metavar="URL|summary", help="http://host:8000; or summary, of a file")],
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="the file of trace summary")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="how long to record")] = 5.0,
+    output: Annotated[Path, typer.Option("-o", metavar="FILE", help="where to write it")] = Path("trace.json"),
+    token: Annotated[str | None, typer.Option(envvar="ASYNCLINE_AUTH_TOKEN", help="bearer token")] = None,
+) -> None:
+    """Record what a live server does as a timeline for ui.perfetto.dev, or sum up such a file.
+
+    asyncline trace http://localhost:8000 --seconds 5 -o t.json; asyncline trace summary t.json
+    """
+    from asyncline.tools.trace import record, summarise
+
+    if (target == "summary") is (file is None):
+        raise SettingsError("give a server's URL, or `summary` and a file")
+    lines = record(target, seconds, output, token) if file is None else summarise(file)
+    for line in lines:
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -67,7 +67,7 @@ class Server:
         self.engine = Engine(graph, settings)
         self._settings = settings
         self._console = console
-        self.observing = Observing(self.engine, settings.dag)
+        self.observing = Observing(self.engine, settings)
         service = settings.service
         #: One for all transports.
         self.guard = ConnGuard(self.engine, service)

@@ -63,6 +63,10 @@ class ServiceSettings(_Section):
     tls_cert: Path | None = Field(None, description="PEM file with the certificate chain")
     tls_key: Path | None = Field(None, description="PEM file with the private key")
 
+    trace_slow_ms: float | None = Field(None, gt=0, description="write the timeline of requests slower than this")
+    trace_errors: bool = Field(False, description="write the timeline of requests that fail")
+    trace_dir: Path = Field(Path("asyncline-traces"), description="folder for those timelines; the last 100 are kept")
+
     @field_validator("auth_token", mode="before")
     @classmethod
     def _auth_token(cls, value: Any) -> Any:

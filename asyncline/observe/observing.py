@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from asyncline.engine.engine import Engine
+from asyncline.errors import SettingsError
 from asyncline.observe.figures import Figures
 from asyncline.observe.log import Log
 from asyncline.observe.prometheus import Metrics
 from asyncline.observe.resident import Resident
 from asyncline.observe.statistics import Statistics
-from asyncline.observe.timeline.chrome import chrome
+from asyncline.observe.timeline.captures import Captures
+from asyncline.observe.timeline.chrome import encoded
 from asyncline.observe.timeline.recorder import Recorder
 from asyncline.observe.tracer import Tracer
 from asyncline.observe.usage import Usages
 from asyncline.observe.verdict import verdict
 from asyncline.observe.windows import LONGEST_S, Windows
-from asyncline.settings import DagSettings
+from asyncline.settings import Settings
 
 
 class Observing:
     """Counts from the moment it is made; `start` when the Engine is ready."""
 
-    def __init__(self, engine: Engine, settings: DagSettings) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        """:raises SettingsError: traces are to be kept of nothing, or cannot be written."""
+        dag, service = settings.dag, settings.service
         self._engine = engine
         self.statistics = Statistics(engine.plan)
         self.usages = Usages(engine, self.statistics)
         self.metrics = Metrics(engine, self.statistics)
         self._resident = Resident()
-        self._recorder = Recorder(engine, settings.timeline_mb * 10**6) if settings.timeline_mb else None
+        self._recorder = Recorder(engine, dag.timeline_mb * 10**6) if dag.timeline_mb else None
+        self._captures = None
+        if service.trace_slow_ms is not None or service.trace_errors:
+            if self._recorder is None:
+                raise SettingsError("trace_slow_ms and trace_errors take what the timeline has: dag.timeline_mb is 0")
+            self._captures = Captures(engine, self._recorder, service)
         self._windows = Windows(engine, self.statistics)
         self._tracer = None
-        if settings.tracer.interval_s > 0:
-            self._tracer = Tracer(engine, self.statistics, self._windows, settings.tracer.interval_s)
-        for observer in (self.statistics, Log(), self._recorder):
+        if dag.tracer.interval_s > 0:
+            self._tracer = Tracer(engine, self.statistics, self._windows, dag.tracer.interval_s)
+        for observer in (self.statistics, Log(), self._recorder, self._captures):
             if observer is not None:
                 engine.hooks.add(observer)
 
@@ -53,6 +63,8 @@ class Observing:
     def close(self) -> None:
         if self._tracer is not None:
             self._tracer.close()
+        if self._captures is not None:
+            self._captures.close()
         self._windows.close()
         self._resident.close()
 
@@ -73,14 +85,24 @@ class Observing:
     def _judge(self, figures: Figures) -> str:
         return str(verdict(figures, self._engine.plan))
 
-    def timeline(self, seconds: float) -> dict[str, Any] | None:
-        """Chrome's trace of what ended in the last so many seconds; None where nothing is kept."""
+    def timeline(self, seconds: float) -> Callable[[], bytes] | None:
+        """What ended in the last so many seconds; None where nothing is kept.
+
+        Call what it returns in a thread: it makes the JSON of Chrome's trace.
+        """
         if self._recorder is None:
             return None
-        now = self._engine.clock()
-        return chrome(self._recorder.records(now - seconds, now))
+        now, kept = self._engine.clock(), self._recorder.records()
+        return lambda: encoded(kept.between(now - seconds, now))
 
-    def timeline_of(self, data_id: int) -> dict[str, Any] | None:
-        """Chrome's trace of one request; None where nothing is kept of it."""
-        records = None if self._recorder is None else self._recorder.of(data_id)
-        return None if records is None else chrome(records)
+    def timeline_of(self, data_id: int) -> Callable[[], bytes | None] | None:
+        """The same of one request; what it returns makes None where nothing is kept of that."""
+        if self._recorder is None:
+            return None
+        kept = self._recorder.records()
+
+        def make() -> bytes | None:
+            found = kept.of(data_id)
+            return encoded(found) if found else None
+
+        return make

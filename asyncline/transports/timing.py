@@ -5,6 +5,14 @@ from __future__ import annotations
 from asyncline.engine.item import Item
 from asyncline.graph.plan import Plan
 
+TRACE_HEADER = "X-Trace"
+"""Sent with `1`, it asks for the way to the request's own timeline, which the answer has under the same name."""
+
+
+def trace_path(item: Item) -> str:
+    """Where an operator finds the timeline of an Item, on the REST port."""
+    return f"/admin/timeline?data_id={item.data_id}"
+
 
 class Timing:
     """Times of the Items of one Plan: the stages that each Op has, then the total, in ms."""

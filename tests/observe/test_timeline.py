@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from asyncline import Graph, Op, ProductError, Request, op
-from asyncline.observe.timeline.chrome import chrome
-from asyncline.observe.timeline.recorder import Recorder, Records
+from asyncline.observe.timeline.chrome import chrome, encoded
+from asyncline.observe.timeline.recorder import BatchRecord, Recorder, Records
 from asyncline.observe.timeline.summary import summary
 from asyncline.settings import Source, merge
 from asyncline.testing import SimulatedLanes, run_virtual, virtual_engine
+from tests.observe.trace_format import check_trace
 
 
 class Get(Op):
@@ -45,6 +47,7 @@ def merged(x: Any) -> Any:
     return x
 
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECONDS = {("net", "preprocess"): 0.1, ("net", "process"): 0.4, ("net", "postprocess"): 0.05}
 
 
@@ -60,7 +63,7 @@ def recorded(payloads: list[Any], max_nbytes: int = 10**6, since: float = 0.0) -
             items = [engine.begin(payload, log_id=f"log {n}") for n, payload in enumerate(payloads)]
             await asyncio.gather(*(item.wait() for item in items))
             recorder.gauge(0.001, 5_000_000)
-            return recorder.records(since, engine.clock())
+            return recorder.records().between(since, engine.clock())
 
     return run_virtual(main())
 
@@ -96,18 +99,9 @@ def test_a_time_leaves_out_what_ended_before_it() -> None:
     assert [item.ended_at for item in late.items] == [end for end in ends if end >= ends[10]]
 
 
-def test_a_trace_has_what_viewers_ask_for() -> None:
-    trace = chrome(recorded([1, 2, 3, "bad"]))
-    events = json.loads(json.dumps(trace))["traceEvents"]
-    for event in events:
-        assert event["ph"] in "XbestfCM"
-        assert isinstance(event["pid"], int) and isinstance(event["tid"], int)
-        if event["ph"] != "M":
-            assert event["ts"] >= 0
-        if event["ph"] == "X":
-            assert event["dur"] >= 0
-    names = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
-    assert names == {(event["pid"], event["tid"]) for event in events if event["ph"] == "X"}
+def test_a_trace_is_what_the_format_says() -> None:
+    events = check_trace(json.loads(encoded(recorded([1, 2, 3, "bad", *range(20)]))))
+    assert {event["ph"] for event in events} == set("XbestfCM")
 
 
 def test_slices_of_a_row_do_not_overlap() -> None:
@@ -160,6 +154,42 @@ def test_counters_have_the_channels_and_the_memory() -> None:
         "loop lag": {"ms": 1.0},
         "memory": {"MB": 5.0},
     }
+
+
+def rows_of(records: Records) -> list[str]:
+    events = chrome(records)["traceEvents"]
+    names = {
+        event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name" and event["pid"] == 2
+    }
+    order = {event["tid"]: event["args"]["sort_index"] for event in events if event["name"] == "thread_sort_index"}
+    return sorted(names.values(), key=lambda name: order[next(tid for tid, one in names.items() if one == name)])
+
+
+def test_batches_of_one_replica_that_overlap_have_rows_of_their_own() -> None:
+    kept = recorded([1])
+    batch = BatchRecord(1, 0, 1.0, 2.0, 1, (1,), (0.0,), False)
+    overlapping = replace(kept, batches=[batch, batch._replace(started_at=1.5, ended_at=2.5)])
+    assert [name for name in rows_of(overlapping) if "replica" in name] == ["net replica 0", "net replica 0 (2)"]
+
+
+def test_rows_stand_in_the_order_of_the_graph_then_lanes_then_the_loop() -> None:
+    kept = recorded([1])
+    times = [*kept.items[0].times]
+    times[kept.plan.time_slots["merged", "pre"]] = 0.001
+    kept = replace(kept, items=[kept.items[0]._replace(times=times)])
+    assert rows_of(kept) == ["get async", "net replica 0", "thread lane worker 1", "event loop"]
+
+
+def test_the_json_is_written_event_by_event_and_is_the_same() -> None:
+    kept = recorded([1, 2])
+    assert json.loads(encoded(kept)) == json.loads(json.dumps(chrome(kept)))
+
+
+def test_the_trace_context_that_came_in_is_shown() -> None:
+    kept = recorded([1])
+    items = [kept.items[0]._replace(traceparent=TRACEPARENT)]
+    (request,) = [event for event in chrome(replace(kept, items=items))["traceEvents"] if event.get("cat") == "request"]
+    assert request["args"]["traceparent"] == TRACEPARENT
 
 
 def test_a_summary_adds_up_to_what_the_file_has() -> None:

@@ -100,6 +100,16 @@ async def test_the_trailers_say_ids_and_where_the_time_went() -> None:
         assert said["server-timing"].startswith("echo.wait;dur=") and "total;dur=" in said["server-timing"]
 
 
+async def test_a_call_that_asks_for_its_trace_is_told_where_it_is() -> None:
+    async with serving(echoes()) as door, door.channel() as channel:
+        call = channel.unary_unary(RUN)(b"", metadata=[("x-trace", "1")])
+        await call
+        assert dict(await call.trailing_metadata())["x-trace"] == "/admin/timeline?data_id=1"
+        call = channel.unary_unary(RUN)(b"")
+        await call
+        assert "x-trace" not in dict(await call.trailing_metadata())
+
+
 async def test_an_op_sees_log_id_traceparent_priority_and_the_time_that_is_left() -> None:
     @op(cpu="inline")
     def look(value: bytes) -> bytes:

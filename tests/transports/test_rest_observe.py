@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,7 +29,7 @@ async def observed(dag: dict[str, Any] | None = None, **service: Any) -> AsyncIt
     graph = Graph("g", echo(Request()))
     settings = merge("g", {"echo": {}}, Source("test", {"service": {"http_port": 0, **service}, "dag": dag or {}}))
     engine = Engine(graph, settings)
-    observing = Observing(engine, settings.dag)
+    observing = Observing(engine, settings)
     routes = [partial(ObserveRoutes, observing)]
     transport = RestTransport(engine, settings.service, observing.metrics.render, routes=routes)
     await transport.start()
@@ -70,8 +72,39 @@ async def test_the_timeline_has_the_last_requests_and_one_of_them_alone() -> Non
     assert [event["name"] for event in own if event.get("cat") == "request"] == ["request 3"]
 
 
-def names(events: list[dict[str, Any]]) -> list[str]:
-    return [event["name"] for event in events if event.get("cat") == "request"]
+async def test_a_request_that_asks_for_its_trace_is_told_where_it_is() -> None:
+    async with observed() as session:
+        async with session.post("/g", json=1, headers={"X-Trace": "1"}) as answer:
+            where = answer.headers["X-Trace"]
+        async with session.get(where) as answer:
+            events = (await answer.json())["traceEvents"]
+        async with session.post("/g", json=1) as answer:
+            assert "X-Trace" not in answer.headers
+    assert [event["args"]["data_id"] for event in events if event.get("cat") == "request"] == [1]
+
+
+async def test_one_timeline_is_written_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = asyncio.Event(), threading.Event()
+
+    async with observed() as session:
+        loop = asyncio.get_running_loop()
+
+        def held(observing: Observing, seconds: float) -> Callable[[], bytes]:
+            def make() -> bytes:
+                loop.call_soon_threadsafe(begun.set)
+                assert go_on.wait(20)
+                return b"{}"
+
+            return make
+
+        monkeypatch.setattr(Observing, "timeline", held)
+        first = asyncio.create_task(session.get("/admin/timeline"))
+        await begun.wait()
+        async with session.get("/admin/timeline") as answer:
+            assert answer.status == 503 and "Retry-After" in answer.headers
+        go_on.set()
+        async with await first as answer:
+            assert answer.status == 200
 
 
 async def test_a_request_that_is_forgotten_is_not_found() -> None:

@@ -2,6 +2,7 @@
 
 recorder.py   Recorder: an observer that keeps it all in rings of bounded size
 chrome.py     what was kept, as Chrome's trace JSON, for chrome://tracing and ui.perfetto.dev
+captures.py   traces of requests that were slow or failed, as files
 summary.py    such a file, as a table
 
 Always on, as it costs under a microsecond a request; nothing is written until somebody asks.

@@ -19,8 +19,11 @@ from typing import Any
 from asyncline.graph.op import Op
 from asyncline.graph.plan import STAGES, Node
 from asyncline.observe.timeline.recorder import BatchRecord, ItemRecord, JobRecord, Records
+from asyncline.wire import json
 
 REQUESTS, OPS = 1, 2
+_LANES, _LOOP = 1 << 20, 1 << 21
+"""Places of their rows: after those of all Ops."""
 _INLINE = {"preprocess": 1, "postprocess": 3}
 """Places of inline hooks among the STAGES."""
 
@@ -30,6 +33,12 @@ Event = dict[str, Any]
 def chrome(records: Records) -> dict[str, Any]:
     """The trace, to be written as JSON."""
     return {"traceEvents": list(_Trace(records).events()), "displayTimeUnit": "ms"}
+
+
+def encoded(records: Records) -> bytes:
+    """The trace as JSON, an event a line. For a thread: made event by event, so that the loop has its turns."""
+    events = b",\n".join([json.encode(event) for event in _Trace(records).events()])
+    return b'{"displayTimeUnit":"ms","traceEvents":[\n%b\n]}\n' % events
 
 
 class _Desks:
@@ -63,26 +72,38 @@ class _Trace:
             *(gauge.at for gauge in records.gauges),
         ]
         self._zero = min(starts, default=0.0)
-        #: Rows of the process "ops", by what they stand for.
-        self._rows: dict[str, int] = {}
+        #: Rows of the process "ops", by their order and what they stand for.
+        self._rows: dict[tuple[int, str], int] = {}
+        #: Those that stand for the same: what overlaps needs several.
+        self._desks: dict[str, _Desks] = defaultdict(_Desks)
+        #: Hooks on the loop: Op and hook, start, end, data_id.
+        self._inline: list[tuple[str, float, float, int]] = []
         #: Slices of each request in their order: row, start, end.
         self._stations: dict[int, list[tuple[int, int, float, float]]] = {}
 
     def _us(self, at: float) -> float:
         return round((at - self._zero) * 1e6, 3)
 
-    def _row(self, name: str) -> int:
-        return self._rows.setdefault(name, len(self._rows) + 1)
+    def _row(self, place: int, name: str, start: float, end: float) -> int:
+        """A row of that name which is free from `start` to `end`; to be asked in order of the starts.
+
+        :param place: of the name among the rows.
+        """
+        desk = self._desks[name].take(start, end)
+        if desk > 1:
+            name = f"{name} ({desk})"  # such as a batch that is staged while another runs
+        return self._rows.setdefault((place, name), len(self._rows) + 1)
 
     def events(self) -> Iterator[Event]:
         yield from self._requests()
-        for batch in self._records.batches:
+        for batch in sorted(self._records.batches, key=lambda batch: batch.started_at):
             yield self._batch(batch)
-        desks: dict[int, _Desks] = defaultdict(_Desks)
         for job in sorted(self._records.jobs, key=lambda job: job.started_at):
-            yield self._job(job, desks[job.op])
+            yield self._job(job)
         for item in self._records.items:
             yield from self._stages(item)
+        for inline in sorted(self._inline, key=lambda inline: inline[1]):
+            yield self._on_loop(*inline)
         yield from self._flows()
         yield from self._counters()
         yield from self._names()
@@ -94,6 +115,8 @@ class _Trace:
         for item in sorted(self._records.items, key=lambda item: item.started_at):
             row = desks.take(item.started_at, item.ended_at)
             args = {"data_id": item.data_id, "log_id": item.log_id, "outcome": item.code}
+            if item.traceparent is not None:
+                args["traceparent"] = item.traceparent
             self._stations[item.data_id] = [(REQUESTS, row, item.started_at, item.ended_at)]
             yield self._slice(REQUESTS, row, f"request {item.data_id}", item.started_at, item.ended_at, args)
 
@@ -105,20 +128,20 @@ class _Trace:
 
     def _batch(self, batch: BatchRecord) -> Event:
         node = self._nodes[batch.op]
-        row = self._row(f"{node.name} replica {batch.replica}")
+        row = self._row(batch.op, f"{node.name} replica {batch.replica}", batch.started_at, batch.ended_at)
         for data_id in dict.fromkeys(batch.data_ids):
             if data_id in self._stations:
                 self._stations[data_id].append((OPS, row, batch.started_at, batch.ended_at))
         args = {"rows": batch.rows, "data_ids": list(batch.data_ids), "failed": batch.failed}
         return self._slice(OPS, row, f"{node.name}.process", batch.started_at, batch.ended_at, args)
 
-    def _job(self, job: JobRecord, desks: _Desks) -> Event:
+    def _job(self, job: JobRecord) -> Event:
         node = self._nodes[job.op]
         lane = node.lane(job.hook)
         if lane == "loop":  # async hooks run side by side
-            row = self._row(f"{node.name} async {desks.take(job.started_at, job.ended_at)}")
+            row = self._row(job.op, f"{node.name} async", job.started_at, job.ended_at)
         else:
-            row = self._row(f"{lane} lane {job.worker}")
+            row = self._row(_LANES, f"{lane} lane worker {job.worker}", job.started_at, job.ended_at)
         if job.data_id in self._stations:
             self._stations[job.data_id].append((OPS, row, job.started_at, job.ended_at))
         args = {
@@ -141,12 +164,14 @@ class _Trace:
             at += times[0]
             for hook, place in _INLINE.items():
                 if node.lane(hook) == "inline" and times[place] > 0:
-                    row = self._row("event loop")
-                    if item.data_id in self._stations:
-                        self._stations[item.data_id].append((OPS, row, at, at + times[place]))
-                    args = {"data_id": item.data_id}
-                    yield self._slice(OPS, row, f"{node.name}.{hook}", at, at + times[place], args)
+                    self._inline.append((f"{node.name}.{hook}", at, at + times[place], item.data_id))
                 at += times[place]
+
+    def _on_loop(self, name: str, start: float, end: float, data_id: int) -> Event:
+        row = self._row(_LOOP, "event loop", start, end)
+        if data_id in self._stations:
+            self._stations[data_id].append((OPS, row, start, end))
+        return self._slice(OPS, row, name, start, end, {"data_id": data_id})
 
     def _wait(self, item: ItemRecord, name: str, start: float, end: float) -> Iterator[Event]:
         same = {"pid": REQUESTS, "tid": 0, "cat": "wait", "id": item.data_id, "name": name}
@@ -188,8 +213,9 @@ class _Trace:
         for process, name in ((REQUESTS, "requests"), (OPS, f"ops of {self._records.plan.graph.name}")):
             yield {"ph": "M", "pid": process, "tid": 0, "name": "process_name", "args": {"name": name}}
             yield {"ph": "M", "pid": process, "tid": 0, "name": "process_sort_index", "args": {"sort_index": process}}
-        for name, row in self._rows.items():
+        for order, ((_, name), row) in enumerate(sorted(self._rows.items())):
             yield {"ph": "M", "pid": OPS, "tid": row, "name": "thread_name", "args": {"name": name}}
+            yield {"ph": "M", "pid": OPS, "tid": row, "name": "thread_sort_index", "args": {"sort_index": order}}
         for row in sorted({stations[0][1] for stations in self._stations.values()}):
             yield {"ph": "M", "pid": REQUESTS, "tid": row, "name": "thread_name", "args": {"name": f"requests {row}"}}
 

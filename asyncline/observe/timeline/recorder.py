@@ -28,6 +28,8 @@ class ItemRecord(NamedTuple):
 
     data_id: int
     log_id: str
+    traceparent: str | None
+    """W3C trace context."""
     started_at: float
     times: list[float]
     """As `Item.times`."""
@@ -84,13 +86,36 @@ _Record = TypeVar("_Record", ItemRecord, JobRecord, BatchRecord)
 
 @dataclass(frozen=True)
 class Records:
-    """What was kept of some time, in order of the ends."""
+    """What was kept, in order of the ends. A copy: any thread may read it."""
 
     plan: Plan
     items: list[ItemRecord]
     jobs: list[JobRecord]
     batches: list[BatchRecord]
     gauges: list[GaugeRecord]
+
+    def between(self, since: float, until: float) -> Records:
+        """What ended between two times."""
+        return Records(
+            self.plan,
+            list(_between(self.items, since, until)),
+            list(_between(self.jobs, since, until)),
+            list(_between(self.batches, since, until)),
+            [gauge for gauge in self.gauges if since <= gauge.at <= until],
+        )
+
+    def of(self, data_id: int) -> Records:
+        """What there is of one request."""
+        return Records(
+            self.plan,
+            [item for item in self.items if item.data_id == data_id],
+            [job for job in self.jobs if job.data_id == data_id],
+            [batch for batch in self.batches if data_id in batch.data_ids],
+            [],
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.items or self.jobs or self.batches)
 
 
 class Recorder(Observer):
@@ -110,7 +135,7 @@ class Recorder(Observer):
     def item_done(self, item: Item) -> None:
         error = item.error
         code = "ok" if error is None else code_label(error)
-        self._items.append(ItemRecord(item.data_id, item.log_id, item.started_at, item.times, code))
+        self._items.append(ItemRecord(item.data_id, item.log_id, item.traceparent, item.started_at, item.times, code))
 
     def job_done(self, job: Job) -> None:
         if job.ended_at > job.started_at:
@@ -139,22 +164,10 @@ class Recorder(Observer):
         record = GaugeRecord(engine.clock(), engine.admission.in_flight, lag_s, depths, memory_nbytes)
         self._gauges.append(record)
 
-    def records(self, since: float, until: float) -> Records:
-        """What ended between two times, and all batches and hooks of the requests that did."""
-        return Records(
-            self._engine.plan,
-            list(_between(self._items, since, until)),
-            list(_between(self._jobs, since, until)),
-            list(_between(self._batches, since, until)),
-            [gauge for gauge in self._gauges if since <= gauge.at <= until],
-        )
-
-    def of(self, data_id: int) -> Records | None:
-        """What is kept of one request; None where that is nothing."""
-        items = [item for item in self._items if item.data_id == data_id]
-        jobs = [job for job in self._jobs if job.data_id == data_id]
-        batches = [batch for batch in self._batches if data_id in batch.data_ids]
-        return Records(self._engine.plan, items, jobs, batches, []) if items or jobs or batches else None
+    def records(self) -> Records:
+        """All that is kept. Call it on the loop: it costs some 100 µs; what is made of it belongs into a thread."""
+        kept = (list(self._items), list(self._jobs), list(self._batches), list(self._gauges))
+        return Records(self._engine.plan, *kept)
 
 
 def _between(kept: Iterable[_Record], since: float, until: float) -> Iterator[_Record]:

@@ -261,7 +261,7 @@ class Call:
             self._failed(error)
 
     def _answer_item(self, encode: Callable[[Item], Bytes], item: Item) -> None:
-        about = self._shared.about(item)
+        about = self._shared.about(item, self.head)
         try:
             message = encode(item)
         except RequestError as error:

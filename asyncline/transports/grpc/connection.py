@@ -27,7 +27,7 @@ from asyncline.engine.item import Item
 from asyncline.errors import SlowClient
 from asyncline.settings import ServiceSettings
 from asyncline.transports.grpc.call import Call
-from asyncline.transports.grpc.head import NotGrpc, read
+from asyncline.transports.grpc.head import Head, NotGrpc, read
 from asyncline.transports.grpc.http2 import ServerConnection
 from asyncline.transports.grpc.limits import CallLimits
 from asyncline.transports.grpc.meter import PREFACE, Abuse, Meter
@@ -35,7 +35,7 @@ from asyncline.transports.grpc.status import Headers
 from asyncline.transports.guard.guard import Ticket
 from asyncline.transports.guard.limits import Limits
 from asyncline.transports.guard.unread import Unread
-from asyncline.transports.timing import Timing
+from asyncline.transports.timing import TRACE_HEADER, Timing, trace_path
 
 log = logging.getLogger("asyncline.grpc")
 
@@ -90,11 +90,13 @@ class Shared:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def about(self, item: Item) -> Headers:
-        """What the trailers say of an Item: its ids, and where its time went."""
+    def about(self, item: Item, head: Head) -> Headers:
+        """What the trailers say of an Item: its ids, where its time went, and where its timeline is, if asked."""
         found = [("x-data-id", str(item.data_id)), ("server-timing", self._timing.text(item))]
         if item.log_id:
             found.append(("x-log-id", item.log_id))
+        if head.wants_trace:
+            found.append((TRACE_HEADER.lower(), trace_path(item)))
         return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from asyncline.errors import BadRequest
 from asyncline.transports.grpc.compression import IDENTITY
+from asyncline.transports.timing import TRACE_HEADER
 
 _UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
@@ -75,6 +76,10 @@ class Head:
         """None also where it does not parse, as the W3C recommends."""
         text = self.metadata.get("traceparent")
         return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+
+    @property
+    def wants_trace(self) -> bool:
+        return self.metadata.get(TRACE_HEADER.lower()) == "1"
 
     def priority(self, lowest: int) -> int:
         """:raises BadRequest: what is there is no priority."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp import web
 from asyncline.engine.item import Item
 from asyncline.errors import ProductError, RequestError, TooLarge, public_message
 from asyncline.transports.rest import coding
+from asyncline.transports.timing import TRACE_HEADER, trace_path
 from asyncline.wire import json
 
 STATUSES: dict[str, int] = {
@@ -142,6 +144,11 @@ def id_lines(item: Item) -> str:
     """The headers that name an Item."""
     ids = f"X-Data-Id: {item.data_id}\r\n"
     return f"{ids}X-Log-Id: {item.log_id}\r\n" if item.log_id else ids
+
+
+def trace_line(item: Item, headers: Mapping[str, str]) -> str:
+    """The header that says where the Item's timeline is, where `headers` of its request ask for that."""
+    return f"{TRACE_HEADER}: {trace_path(item)}\r\n" if headers.get(TRACE_HEADER) == "1" else ""
 
 
 def status_of(error: RequestError) -> int:

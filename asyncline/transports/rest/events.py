@@ -27,7 +27,7 @@ from typing import Any
 from aiohttp import web
 
 from asyncline.engine.item import Item
-from asyncline.transports.rest.answer import error_body, id_lines
+from asyncline.transports.rest.answer import error_body, id_lines, trace_line
 from asyncline.transports.timing import Timing
 from asyncline.wire import json, msgpack
 
@@ -146,7 +146,9 @@ class EventStream(web.StreamResponse):
     def _head(self, item: Item) -> bytes:
         framing = "Transfer-Encoding: chunked\r\n" if self._has_chunks else ""
         connection = "" if self._keep_alive else "Connection: close\r\n"
-        return f"{_HEAD}{id_lines(item)}{framing}{connection}\r\n".encode("latin-1")
+        return f"{_HEAD}{id_lines(item)}{trace_line(item, self._request.headers)}{framing}{connection}\r\n".encode(
+            "latin-1"
+        )
 
     def _chunk(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._has_chunks else data

@@ -28,7 +28,7 @@ from asyncline.engine.item import Item
 from asyncline.errors import BadRequest, RequestError, TooLarge, Unauthenticated, Unavailable
 from asyncline.settings import ServiceSettings
 from asyncline.transports.rest import coding
-from asyncline.transports.rest.answer import id_lines
+from asyncline.transports.rest.answer import id_lines, trace_line
 from asyncline.transports.rest.connection import Connection
 from asyncline.transports.timing import Timing
 from asyncline.wire.oip.rest import room
@@ -93,9 +93,12 @@ class Intake:
             raise
         return nbytes
 
-    def about(self, item: Item) -> str:
-        """Headers that tell an Item's ids, and where its time went."""
-        return f"{id_lines(item)}Server-Timing: {self.timing.text(item)}\r\n"
+    def about(self, item: Item, headers: Mapping[str, str]) -> str:
+        """Headers that tell an Item's ids, and where its time went.
+
+        :param headers: of its request.
+        """
+        return f"{id_lines(item)}Server-Timing: {self.timing.text(item)}\r\n{trace_line(item, headers)}"
 
     def leave(self, reserved: int) -> None:
         self._engine.admission.release(reserved)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from asyncline.errors import BadRequest, NotFound, RequestError, Unauthenticated
+from asyncline.errors import BadRequest, NotFound, Overloaded, RequestError, Unauthenticated
 from asyncline.transports.rest.answer import JSON, Answer, error_answer
 from asyncline.transports.rest.intake import Intake
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
@@ -31,8 +31,8 @@ class Observed(Protocol):
 
     def verdict(self, seconds: float) -> str: ...
     def figures(self, seconds: float) -> dict[str, Any]: ...
-    def timeline(self, seconds: float) -> dict[str, Any] | None: ...
-    def timeline_of(self, data_id: int) -> dict[str, Any] | None: ...
+    def timeline(self, seconds: float) -> Callable[[], bytes] | None: ...
+    def timeline_of(self, data_id: int) -> Callable[[], bytes | None] | None: ...
 
 
 class ObserveRoutes(Routes):
@@ -77,14 +77,25 @@ class ObserveRoutes(Routes):
         if data_id is not None:
             if not (data_id.isascii() and data_id.isdigit() and len(data_id) <= 18):
                 raise BadRequest("query data_id: expected a whole number")
-            trace = self._observed.timeline_of(int(data_id))
-            missing = "nothing is kept of that request: it is too long ago, or still running"
+        if self._is_capturing:
+            raise Overloaded("another timeline is being written: ask again", retry_after_s=1)
+        make: Callable[[], bytes | None] | None
+        if data_id is not None:
+            make = self._observed.timeline_of(int(data_id))
         else:
-            trace = self._observed.timeline(_seconds(request, 5, 600))
-            missing = "no timeline is kept: dag.timeline_mb is 0"
+            make = self._observed.timeline(_seconds(request, 5, 600))
+        if make is None:
+            raise NotFound("no timeline is kept: dag.timeline_mb is 0")
+        self._is_capturing = True
+        try:
+            trace = await asyncio.to_thread(make)
+        finally:
+            self._is_capturing = False
         if trace is None:
-            raise NotFound(missing)
-        return Answer(200, await asyncio.to_thread(json.encode, trace), JSON)
+            raise NotFound("nothing is kept of that request: it is too long ago, or still running")
+        answer = Answer(200, trace, JSON)
+        await answer.compress(request.headers.get("Accept-Encoding"))
+        return answer
 
 
 def _seconds(request: web.BaseRequest, default: float, most: float) -> float:

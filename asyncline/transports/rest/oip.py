@@ -15,7 +15,7 @@ nothing to unregister either, which is as clients want it who make sure before t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -165,7 +165,7 @@ class OipRoutes(Routes):
                 await item.wait()
         finally:
             intake.leave(reserved)
-        answer = self._answer(asked, item)
+        answer = self._answer(asked, item, headers)
         await answer.compress(headers.get("Accept-Encoding"))
         return answer
 
@@ -176,8 +176,8 @@ class OipRoutes(Routes):
             return rest.decode_raw_request(body, metadata, batches=batches, model_name=name, model_version=version)
         return rest.decode_request(body, header_nbytes, model_name=name, model_version=version)
 
-    def _answer(self, asked: InferRequest, item: Item) -> Answer:
-        headers = self._intake.about(item)
+    def _answer(self, asked: InferRequest, item: Item, sent: Mapping[str, str]) -> Answer:
+        headers = self._intake.about(item, sent)
         error = item.error
         if error is None:
             try:

@@ -92,7 +92,7 @@ class PaddleRoute(Routes):
                 await item.wait()
         finally:
             intake.leave(reserved)
-        return Answer(200, pipeline.answer(call, item, rest.encode_response), JSON, intake.about(item))
+        return Answer(200, pipeline.answer(call, item, rest.encode_response), JSON, intake.about(item, request.headers))
 
     def _read(self, body: bytes, name: str, method: str) -> tuple[PipelineRequest, Any]:
         """The request, and the payload that it is.

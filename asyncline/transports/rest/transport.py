@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from importlib.resources import files
 from typing import Any, cast
@@ -197,7 +197,7 @@ class RestTransport(Transport):
             if self._draining:
                 events.force_close()
             return events
-        answer = self._answer(item, accept)
+        answer = self._answer(item, headers, accept)
         if answer.body_length >= LEAST_NBYTES:
             await answer.compress(headers.get("Accept-Encoding"))
         return answer
@@ -207,8 +207,8 @@ class RestTransport(Transport):
             raise Unsupported("a compressed form is not accepted: send it as it is")
         return await self._intake.receive(request, partial(self._decoder.form, request, self._intake.max_body))
 
-    def _answer(self, item: Item, accept: str | None) -> Answer:
-        ids = self._intake.about(item)
+    def _answer(self, item: Item, headers: Mapping[str, str], accept: str | None) -> Answer:
+        ids = self._intake.about(item, headers)
         error = item.error
         if error is None:
             try:
