@@ -23,6 +23,7 @@ from asyncline.engine.engine import Engine
 from asyncline.errors import LoadError, SettingsError
 from asyncline.exits import Exit
 from asyncline.graph.graph import Graph
+from asyncline.observe.logs.logs import Logs
 from asyncline.observe.observing import Observing
 from asyncline.observe.progress import Progress
 from asyncline.settings import Settings
@@ -44,6 +45,8 @@ log = logging.getLogger("asyncline.server")
 
 LOOPBACK = ("127.", "localhost", "::1")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FLUSH_S = 0.5
+"""How long an exit at once waits for the log."""
 UVLOOP = (0, 23)
 """Earlier versions can hand one client's bytes to another: a cancelled connect closes a descriptor twice."""
 
@@ -57,17 +60,23 @@ def serve(graph: Graph, settings: Settings, console: Console) -> int:
     found = version("uvloop")
     if tuple(map(int, found.split(".")[:2])) < UVLOOP:
         raise SettingsError(f"uvloop {found} is unsafe: pip install 'uvloop>=0.23.0'")
-    return uvloop.run(Server(graph, settings, console).run())
+    logs = Logs(settings.service, graph)
+    logs.start()
+    try:
+        return uvloop.run(Server(graph, settings, console, logs).run())
+    finally:
+        logs.close()
 
 
 class Server:
     """One Engine and its transports, in this process."""
 
-    def __init__(self, graph: Graph, settings: Settings, console: Console) -> None:
+    def __init__(self, graph: Graph, settings: Settings, console: Console, logs: Logs) -> None:
+        self._logs = logs
         self.engine = Engine(graph, settings)
         self._settings = settings
         self._console = console
-        self.observing = Observing(self.engine, settings)
+        self.observing = Observing(self.engine, settings, logs)
         service = settings.service
         #: One for all transports.
         self.guard = ConnGuard(self.engine, service)
@@ -87,7 +96,7 @@ class Server:
     async def run(self) -> int:
         """Serve until a signal; returns the exit code."""
         stop = asyncio.Event()
-        with _signals(stop):
+        with _signals(stop, self._logs):
             try:
                 await self._listen()
                 if not await self._load(stop):
@@ -174,12 +183,13 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def _signals(stop: asyncio.Event, logs: Logs) -> Iterator[None]:
     """The first SIGTERM or SIGINT sets `stop`; the second ends the process."""
     loop = asyncio.get_running_loop()
 
     def arrived(number: int) -> None:
         if stop.is_set():
+            logs.flush(FLUSH_S)
             os._exit(128 + number)
         stop.set()
 

@@ -62,6 +62,12 @@ class ServiceSettings(_Section):
     auth_token: SecretStr | None = Field(None, min_length=1, description="bearer token that clients have to send")
     tls_cert: Path | None = Field(None, description="PEM file with the certificate chain")
     tls_key: Path | None = Field(None, description="PEM file with the private key")
+    log_dir: Path | None = Field(None, description="folder of pipeline.log, .log.wf and .tracer; default: console only")
+    log_format: Literal["text", "json"] = Field("text", description="of log lines: text, or json: one object a line")
+    log_file_mb: float = Field(100, gt=0, description="size at which a log file is set aside and a new one begun")
+    log_files: int = Field(5, ge=1, le=1000, description="how many log files of each kind that were set aside are kept")
+    log_limit: int = Field(100, ge=0, description="most log lines of one kind in 10 s; more are counted; 0: no limit")
+    access_log: bool = Field(False, description="write a line for each request")
 
     trace_slow_ms: float | None = Field(None, gt=0, description="write the timeline of requests slower than this")
     trace_errors: bool = Field(False, description="write the timeline of requests that fail")

@@ -302,6 +302,7 @@ class Engine:
         log_id: str = "",
         traceparent: str | None = None,
         priority: int = 1,
+        wire: str = "",
         on_done: Callable[[Item], None] | None = None,
         on_part: OnPart | None = None,
     ) -> Item:
@@ -314,7 +315,7 @@ class Engine:
         of a graph that streams is the list of its parts, up to `MOST_PARTS`.
 
         :param priority: 1 is the highest; `service.priorities` the lowest.
-
+        :param wire: what it came by, for the log.
         :raises RequestError: it was refused at the door, so there is no Item: Overloaded or Unavailable.
         """
         now = self.clock()
@@ -335,6 +336,7 @@ class Engine:
         if on_part is not None or self._streams:
             item.parts = Parts(on_part)
         item.priority = priority
+        item.wire = wire
         item.times = self._no_times.copy()
         self._items[item.data_id] = item
         item.tick = self.expiry.add(item.expires_at, item)
@@ -366,6 +368,11 @@ class Engine:
                 item.fail(OpError(reason))
             if self._tasks is not None:
                 self._tasks.create_task(_end(reason), name="asyncline end")
+
+    def note_log_levels(self) -> None:
+        """Levels of loggers have changed: let the processes of the CPU pool know."""
+        for lane in self._lanes.values():
+            lane.note_log_levels()
 
     def note_rejected(self, error: RequestError) -> None:
         """Let observers know of a request that was refused before there was an Item."""

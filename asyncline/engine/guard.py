@@ -8,11 +8,9 @@ import sys
 import threading
 import time
 import traceback
-from types import CodeType, FrameType
-from typing import Any
 
+from asyncline.engine.frames import HookFrames
 from asyncline.engine.hooks import Hooks
-from asyncline.graph.op import HOOKS, Op
 from asyncline.graph.plan import Plan
 
 log = logging.getLogger("asyncline.engine")
@@ -37,14 +35,7 @@ class LoopGuard:
         self._hooks = hooks
         self._blocked_s = blocked_s
         self._interval_s = interval_s
-        #: By code: the Ops with that hook, and its name.
-        self._ops: dict[CodeType, list[tuple[Op, str]]] = {}
-        for node in plan.nodes:
-            for hook in (*HOOKS, "bucket"):
-                function = node.op.hook(hook)
-                code = _code(function)
-                if code is not None:
-                    self._ops.setdefault(code, []).append((node.op, hook))
+        self._frames = HookFrames(node.op for node in plan.nodes)
         self._closed = threading.Event()
 
     def start(self) -> None:
@@ -73,15 +64,7 @@ class LoopGuard:
 
     def _look(self) -> tuple[str, str]:
         """The Op and hook that the loop is in; empty where it is in none."""
-        at: FrameType | None = sys._current_frames().get(self._loop_thread)
-        while at is not None:
-            found = self._ops.get(at.f_code)
-            if found is not None:
-                me = at.f_locals.get("self")
-                op, hook = next((each for each in found if each[0] is me), found[0])
-                return op.name, hook
-            at = at.f_back
-        return "", ""
+        return self._frames.find(sys._current_frames().get(self._loop_thread))
 
     def _log(self, op: str, hook: str) -> str:
         frame = sys._current_frames().get(self._loop_thread)
@@ -101,10 +84,3 @@ class LoopGuard:
 
     def close(self) -> None:
         self._closed.set()
-
-
-def _code(function: Any) -> CodeType | None:
-    """What the loop's stack shows of a hook: None of one that is written in C."""
-    plain = getattr(function, "__func__", function)
-    code: CodeType | None = getattr(plain, "__code__", None)
-    return code

@@ -54,6 +54,7 @@ class Item:
         "traceparent",
         "value",
         "values",
+        "wire",
     )
 
     def __init__(
@@ -65,6 +66,8 @@ class Item:
         self.traceparent = traceparent
         #: 1 is the highest.
         self.priority = 1
+        #: What it came by: `rest`, `grpc` or `tcp`; empty in process.
+        self.wire = ""
         self.started_at = started_at
         self.expires_at = expires_at
         self.done = False

@@ -9,6 +9,7 @@ from asyncline.engine.hooks import Observer
 from asyncline.engine.item import Item
 from asyncline.errors import OpError, RequestError
 from asyncline.graph.plan import Node
+from asyncline.observe.logs.formats import ConsoleFormatter
 
 log = logging.getLogger("asyncline.request")
 
@@ -29,24 +30,8 @@ class Log(Observer):
         log.error("op %r: replica %d hangs in process and gets no more batches until it is out", node.name, replica)
 
 
-class ConsoleFormatter(logging.Formatter):
-    """`12:30:01 WARNING message [data_id=7 log_id=abc]`, and the traceback below."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record)
-        data_id = getattr(record, "data_id", None)
-        if data_id is None:
-            return line
-        first, newline, rest = line.partition("\n")
-        log_id = getattr(record, "log_id", "")
-        return f"{first} [data_id={data_id}{f' log_id={log_id}' if log_id else ''}]{newline}{rest}"
-
-
 def to_console(level: str) -> None:
-    """Send asyncline's log, and no other package's, to stderr."""
+    """Send asyncline's log, and no other package's, to stderr: what comes before there are settings for `Logs`."""
     logger = logging.getLogger("asyncline")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ConsoleFormatter())

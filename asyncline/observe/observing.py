@@ -10,6 +10,8 @@ from asyncline.engine.engine import Engine
 from asyncline.errors import SettingsError
 from asyncline.observe.figures import Figures
 from asyncline.observe.log import Log
+from asyncline.observe.logs.access import AccessLog
+from asyncline.observe.logs.logs import Logs
 from asyncline.observe.prometheus import Metrics
 from asyncline.observe.resident import Resident
 from asyncline.observe.statistics import Statistics
@@ -26,13 +28,13 @@ from asyncline.settings import Settings
 class Observing:
     """Counts from the moment it is made; `start` when the Engine is ready."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, logs: Logs | None = None) -> None:
         """:raises SettingsError: traces are to be kept of nothing, or cannot be written."""
         dag, service = settings.dag, settings.service
         self._engine = engine
         self.statistics = Statistics(engine.plan)
         self.usages = Usages(engine, self.statistics)
-        self.metrics = Metrics(engine, self.statistics)
+        self.metrics = Metrics(engine, self.statistics, logs)
         self._resident = Resident()
         self._recorder = Recorder(engine, dag.timeline_mb * 10**6) if dag.timeline_mb else None
         self._captures = None
@@ -44,7 +46,11 @@ class Observing:
         self._tracer = None
         if dag.tracer.interval_s > 0:
             self._tracer = Tracer(engine, self.statistics, self._windows, dag.tracer.interval_s)
-        for observer in (self.statistics, Log(), self._recorder, self._captures):
+        self._access = None
+        if logs is not None and service.access_log:
+            self._access = AccessLog(logs, engine.graph.name, service.log_format)
+            self._windows.looks.append(self._access.hand_over)
+        for observer in (self.statistics, Log(), self._recorder, self._captures, self._access):
             if observer is not None:
                 engine.hooks.add(observer)
 
@@ -66,6 +72,8 @@ class Observing:
         if self._captures is not None:
             self._captures.close()
         self._windows.close()
+        if self._access is not None:
+            self._access.hand_over()
         self._resident.close()
 
     # -- what pages show ------------------------------------------------------------------------------

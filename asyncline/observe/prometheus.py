@@ -10,14 +10,16 @@ from prometheus_client.registry import Collector
 
 from asyncline.engine.engine import Engine
 from asyncline.observe.histogram import Histogram
+from asyncline.observe.logs.logs import Logs
 from asyncline.observe.statistics import Statistics
 
 
 class Metrics(Collector):
     """Renders what `statistics` counted of `engine`, and its state now."""
 
-    def __init__(self, engine: Engine, statistics: Statistics) -> None:
+    def __init__(self, engine: Engine, statistics: Statistics, logs: Logs | None = None) -> None:
         self._engine = engine
+        self._logs = logs
         self._statistics = statistics
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -113,6 +115,13 @@ class Metrics(Collector):
         yield from (alive, running, waiting)
         lost = self._statistics.workers_lost
         yield CounterMetricFamily("asyncline_workers_lost", "Pool processes that died or were killed.", value=lost)
+        if self._logs is not None:
+            left_out = CounterMetricFamily(
+                "asyncline_log_lines_left_out", "Log lines that were not written, by why.", labels=["reason"]
+            )
+            for reason, count in self._logs.left_out.items():
+                left_out.add_metric([reason], count)
+            yield left_out
         blocked = self._statistics.blockages
         hung = self._statistics.hangs
         yield CounterMetricFamily("asyncline_replicas_hung", "Replicas that did not come out of process().", value=hung)

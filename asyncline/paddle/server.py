@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import sys
 from typing import Any
 
@@ -111,6 +112,7 @@ class PipelineServer:
             "timeout_ms": TIMEOUT_MS,
             "max_in_flight": max(MAX_IN_FLIGHT, config.service["worker_num"]),
             "max_body_mb": MAX_BODY_MB,
+            "log_dir": os.path.join(os.environ.get("SERVING_LOG_PATH", ""), "PipelineServingLogs"),
         }
         threads = sum(op.settings.concurrency or 1 for op in self.graph.ops)
         interval_s = min(max(config.tracer["interval_s"], -1), LONGEST_INTERVAL_S)

@@ -156,6 +156,9 @@ class Lane(ABC):
     def cancel(self, job: Job) -> None:  # noqa: B027  # most lanes cannot stop a running hook
         """The Item of a Job handed in is dead; stop working on it where that can be done."""
 
+    def note_log_levels(self) -> None:  # noqa: B027  # most lanes log in this process
+        """Levels of loggers have changed."""
+
     def problem(self) -> str | None:
         """Why the server should not be sent requests; None where all is well."""
         return None if self.statistics().alive else "has no worker alive"

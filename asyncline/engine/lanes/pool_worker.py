@@ -100,7 +100,7 @@ class PoolWorker:
             ours.setblocking(False)
             self.link = Link(ours, lane.segments)
             self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            socket.send_fds(ours, [b"permits"], [self._permits])
+            socket.send_fds(ours, [b"f"], [self._permits, lane.records.descriptor])
             lane.loop.add_reader(ours, self._readable)
             async with asyncio.timeout(START_S):
                 # In a thread: starting a process talks to the fork server and waits for it.
@@ -191,6 +191,11 @@ class PoolWorker:
         self.link.put((worker.RETURNS,))
         self.flush()
         return True
+
+    def set_log_levels(self, levels: dict[str, int]) -> None:
+        if self.link is not None:
+            self.link.put((worker.LEVELS, levels))
+            self.flush()
 
     def starve(self) -> None:
         """Tell a worker that waits for memory that there will be none."""

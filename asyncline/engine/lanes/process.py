@@ -26,6 +26,7 @@ from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
 from asyncline.engine.lanes.pool_worker import PoolWorker, State
 from asyncline.engine.lanes.segment import Key, Segments, SegmentsFull
 from asyncline.engine.lanes.supervision import Breaker, Restarts
+from asyncline.engine.lanes.worker_log import RecordsSocket, levels
 from asyncline.errors import LoadError, Unavailable, WorkerCrashed, public_message
 from asyncline.graph.op import recipe
 from asyncline.graph.plan import Node
@@ -110,6 +111,8 @@ class ProcessLane(Lane):
 
     async def start(self) -> None:
         self._recipes = tuple(make_recipe(node) for node in self._nodes)
+        #: What workers log.
+        self.records = RecordsSocket()
         # Each segment that is in use has a descriptor here.
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
@@ -120,7 +123,18 @@ class ProcessLane(Lane):
     def setup(self, owner: int, place: int) -> worker.Setup:
         """What a new worker is told."""
         chains = {(node.name, hook): chain.steps for node in self._nodes for hook, chain in node.chains.items()}
-        return worker.Setup(owner, place, self._worker_bytes, self.memory_bytes, self._recipes, chains)
+        return worker.Setup(
+            owner, place, self._worker_bytes, self.memory_bytes, self._recipes, chains, self._log_levels()
+        )
+
+    def _log_levels(self) -> dict[str, int]:
+        return levels(node.op for node in self._nodes)
+
+    def note_log_levels(self) -> None:
+        levels = self._log_levels()
+        for each in (*self._workers, *self._leaving):
+            if each.alive:
+                each.set_log_levels(levels)
 
     # -- Jobs ---------------------------------------------------------------------------------------
 
@@ -452,6 +466,8 @@ class ProcessLane(Lane):
         self.segments.close()
         if self._ending:
             await asyncio.wait(self._ending, timeout=CLOSE_S)
+        if hasattr(self, "records"):
+            self.records.close()
 
     def statistics(self) -> LaneStatistics:
         alive = self._alive

@@ -26,6 +26,7 @@ from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
 from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message
 from asyncline.engine.lanes.segment import Block, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
+from asyncline.engine.lanes.worker_log import SendRecords
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
 from asyncline.graph.fusion import Step
 from asyncline.graph.op import Op, remake
@@ -63,6 +64,8 @@ class Setup:
     recipes: tuple[Recipe, ...]
     chains: Mapping[tuple[str, str], tuple[Step, ...]]
     """The hooks that run as one task, by Op and hook of the first."""
+    log_levels: Mapping[str, int]
+    """Which loggers' records the server wants, and from which level on."""
 
 
 class Call(NamedTuple):
@@ -97,6 +100,8 @@ HUNGRY = "hungry"
 """From a worker without room for a result: hand back what you can. It waits."""
 RETURNS = "returns"
 """To a worker: nothing but the holds that come with every packet, and a wish for those that it could hand back."""
+LEVELS = "levels"
+"""To a worker: other `log_levels`."""
 NO_ROOM = "no room"
 """To a hungry worker: nothing will be handed back."""
 
@@ -121,9 +126,10 @@ def serve(setup: Setup) -> None:
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     with _connection:  # whatever ends this, the server sees the end of the connection
-        # Its first packet is no message but the eventfd of permits, of which every Call takes one.
-        _, (permits,), _, _ = socket.recv_fds(_connection, 1, 1)
-        Worker(setup, _connection, permits).run()
+        # Its first packet is no message but the eventfd of permits, of which every Call takes one, and where its log
+        # goes.
+        _, (permits, records), _, _ = socket.recv_fds(_connection, 1, 2)
+        Worker(setup, _connection, permits, SendRecords(records)).run()
 
 
 def _die_with_parent() -> None:
@@ -163,9 +169,11 @@ _Outcome = tuple[tuple[float, ...], Packed | tuple[Packed | None, ...] | None, t
 class Worker:
     """One process of the pool."""
 
-    def __init__(self, setup: Setup, connection: socket.socket, permits: int) -> None:
+    def __init__(self, setup: Setup, connection: socket.socket, permits: int, records: SendRecords) -> None:
         self._setup = setup
         self._permits = permits
+        self._records = records
+        records.attach(setup.log_levels)
         self._ops: dict[str, Op] = {}
         self._segments = Segments(setup.number, setup.max_bytes)
         self._link = Link(connection, self._segments)
@@ -193,6 +201,8 @@ class Worker:
                     self._answer(Call(*message))
                 elif message[0] == RETURNS:
                     self._link.flush()
+                elif message[0] == LEVELS:
+                    self._records.attach(message[1])
         except EOFError:
             pass
 
@@ -209,6 +219,7 @@ class Worker:
                 failed.__cause__ = None  # a foreign exception need not survive pickling
                 return LoadError(str(failed)[:MESSAGE_CHARACTERS])
             self._ops[recipe.name] = op
+        self._records.know(self._ops.values())
         return None
 
     def _answer(self, call: Call) -> None:

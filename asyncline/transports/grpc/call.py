@@ -240,6 +240,7 @@ class Call:
             log_id=head.log_id if log_id is None else log_id,
             traceparent=head.traceparent,
             priority=max(priority, options.get("priority", 1)),
+            wire="grpc",
             on_part=options.get("on_part"),
         )
         if item.done:

@@ -208,6 +208,7 @@ class Intake:
             log_id=log_id,
             traceparent=traceparent,
             priority=1 if priority is None else priority,
+            wire="rest",
             on_part=on_part,
             on_done=on_done,
         )

@@ -303,6 +303,7 @@ class Connection(asyncio.BufferedProtocol):
                 log_id=options.log_id,
                 traceparent=options.traceparent,
                 priority=min(options.priority, self._shared.settings.priorities),
+                wire="tcp",
                 on_part=None if parts is None else parts.on_part,
             )
         except RequestError as error:
