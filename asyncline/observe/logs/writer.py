@@ -125,9 +125,10 @@ class LogFile(RotatingFileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        stream, self.stream = self.stream, None  # type: ignore[assignment]  # opened again by the next line
+        stream, self.stream = self.stream, None  # opened again by the next line
         with suppress(Exception):  # what it holds is lost
-            stream.close()
+            if stream is not None:
+                stream.close()
         now, failed = time.monotonic(), sys.exc_info()[1]
         if now >= self._complain_at:
             self._complain_at = now + COMPLAIN_S
