@@ -335,7 +335,7 @@ def post(server: Server, log_id: str, **order: Any) -> tuple[int, Any]:
 
 
 def test_what_the_app_logs_in_any_lane_is_in_the_log_with_its_ids(tmp_path: Path) -> None:
-    arguments = ("--log-dir", str(tmp_path), "--log-format", "json", "--access-log", "true", "--set", "dag.fuse=false")
+    arguments = ("--log-dir", str(tmp_path), "--log-format", "json", "--access-log", "--set", "dag.fuse=false")
     with serving("logging_app:graph", *arguments) as server:
         assert post(server, "a")[0] == 200
         assert post(server, "b", trace=True)[0] == 200
@@ -385,7 +385,7 @@ def test_a_fault_is_in_the_log(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_the_console_has_it_all() -> None:
-    server = Server("good:graph", "--access-log", "true", "--set", "dag.tracer.interval_s=1")
+    server = Server("good:graph", "--access-log", "--set", "dag.tracer.interval_s=1")
     assert server.post("/echo", 1)[0] == 200
     server.wait_for(r" rest echo ok \d+\.\d{3} ms \[data_id=1\]")
     server.wait_for("== TRACER ==")

@@ -7,12 +7,10 @@
     coding.py      gzip and deflate, of bodies that come and go
     body.py        a request body, of whatever media type, to a payload
     answer.py      an outcome to a response; the table from codes to HTTP statuses
-<<<<<<< HEAD
     events.py      an answer in parts, as server-sent events
-=======
     oip.py         OipRoutes: /v2, the Open Inference Protocol
     paddle.py      PaddleRoute: POST /{name}/{method}, as Paddle Serving's REST gateway has it
->>>>>>> 531b020 (The docstrings name Paddle's parts)
+    observe.py     ObserveRoutes: the operator's pages
     openapi.py     /openapi.json, made from the Request's fields
     docs.html      /docs: one self-contained page that reads /openapi.json
 
