@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ class TensorInfo:
     """A name of the Open Inference Protocol: FP32, INT64, ..."""
     shape: tuple[int, ...]
     """-1 where the length is open; the first is the batch. `()` where the model does not say."""
+    batch_axis: int = 0
+    """Of an output: where the batch lies, if the model says that it is not the first."""
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -83,6 +85,25 @@ class ModelInfo:
         return fixed_batch_size(self.inputs)
 
 
+def with_batch_axis(info: TensorInfo, lengths: Sequence[object], batch: object) -> TensorInfo:
+    """An output as it is, or with the axis of its batch where that is another than the first.
+
+    :param lengths: of the output: numbers, or the names of open ones.
+    :param batch: the name of the length that the inputs' batch has; None where it has none.
+    """
+    if batch is None or batch not in lengths or lengths[0] == batch:
+        return info
+    return replace(info, batch_axis=lengths.index(batch))
+
+
+def misplaced(outputs: Sequence[TensorInfo]) -> str | None:
+    """What is wrong with an output whose rows are not those of the samples, however many there are by chance."""
+    for info in outputs:
+        if info.batch_axis:
+            return f"output {info.name!r} has its batch at axis {info.batch_axis}: the model has to give it first"
+    return None
+
+
 def fixed_batch_size(inputs: Sequence[TensorInfo]) -> int | None:
     return max((info.shape[0] for info in inputs if info.shape and info.shape[0] > 0), default=None)
 
@@ -136,7 +157,8 @@ class Session(ABC):
         :param batch: n samples of equal shapes, each an array without the leading dimension, or a tuple of arrays
             in the order of `inputs`; or, for a model of one input, `[n, ...]`. More than `max_batch_size` run in
             turns; fewer than the one size that a model may know are filled up.
-        :raises OpError: the model gave another number of rows than n: whose they are cannot be told.
+        :raises OpError: the model gave another number of rows than n, or has the batch of an output elsewhere: whose
+            they are cannot be told.
         """
         inputs = self.inputs
         if isinstance(batch, np.ndarray):
@@ -157,6 +179,8 @@ class Session(ABC):
 
     def _run_once(self, feeds: Mapping[str, Array], count: int) -> dict[str, Array]:
         size = self._fixed_batch_size
+        if self._misplaced is not None:
+            raise OpError(self._misplaced)
         if size is None or size == count:
             outputs = self.run_named(feeds)
         else:
@@ -171,6 +195,10 @@ class Session(ABC):
     @cached_property
     def _fixed_batch_size(self) -> int | None:
         return fixed_batch_size(self.inputs)
+
+    @cached_property
+    def _misplaced(self) -> str | None:
+        return misplaced(self.outputs)
 
     def warmup(self, sizes: Sequence[int] = (1,), example: Any = None) -> None:
         """Run batches of `sizes` rows, so that no request pays for what the first run of a size does.

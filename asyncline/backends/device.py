@@ -13,6 +13,9 @@ from asyncline.engine.lanes.accelerator import Accelerator, DeviceMemory, Device
 from asyncline.errors import LoadError, OpError
 from asyncline.settings import devices
 
+MOST_SHAPES = 1024
+"""Most shapes of inputs whose outputs are remembered."""
+
 OutputTensors = dict[str, tuple[np.dtype[Any], Shape]]
 
 
@@ -40,6 +43,8 @@ class DeviceSession(Session):
     def output_tensors(self, shapes: Mapping[str, Shape]) -> OutputTensors | None:
         key = tuple(shapes.items())
         if key not in self._outputs:
+            if len(self._outputs) >= MOST_SHAPES:  # clients choose lengths that are open
+                self._outputs.clear()
             self._outputs[key] = self.infer_outputs(shapes)
         return self._outputs[key]
 

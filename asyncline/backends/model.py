@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asyncline.backends.base import Array, ModelInfo, Session, TensorInfo, check, zeros
+from asyncline.backends.base import Array, ModelInfo, Session, TensorInfo, check, misplaced, zeros
 from asyncline.backends.joined import Joined, JoinedPadded, JoinedRows
 from asyncline.backends.source import Source, kind_of
 from asyncline.errors import GraphError, LoadError
@@ -41,7 +41,8 @@ class Model(Op):
     :param lengths: with Pad, the name of the input that gets the true lengths, integers `[n]`; no request brings it.
     :param example: a value, or a tuple of one for each input, to warm up with; by default zeros, or nothing where
         an input has open lengths beside the batch.
-    :raises GraphError: the number of inputs is wrong, or `batch_size` is more than the model takes.
+    :raises GraphError: the number of inputs is wrong, `batch_size` is more than the model takes, or an output has its
+        batch elsewhere than first.
     :raises LoadError: the source is missing, no model, or does not say what its inputs are.
     """
 
@@ -88,6 +89,8 @@ class Model(Op):
             settings.setdefault("batch_size", self.info.fixed_batch_size)
         super().__init__(*inputs, name=name, **settings)
         problem = self._too_large(self.info.max_batch_size)
+        if problem is None and type(self).process is Model.process:
+            problem = misplaced(self.info.outputs)
         if problem:
             raise GraphError(f"op {name!r}: {problem}")
         self._open_lengths = any(-1 in tensor.row for tensor in tensors)
@@ -174,6 +177,8 @@ def describe(source: Source) -> ModelInfo:
     """
     kind = kind_of(source)
     info = kind.describe()
+    if info.outputs and not info.inputs:
+        raise LoadError(f"{kind.name} has no inputs: there is nothing that a request could bring")
     if not info.inputs:
         raise LoadError(
             f"{kind.name} does not say what its inputs are: "

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncline.backends.base import Array, Precision, Session, TensorInfo, fixed_batch_size
+from asyncline.backends.base import Array, Precision, Session, TensorInfo, fixed_batch_size, with_batch_axis
 from asyncline.backends.device import DeviceSession, OutputTensors, cuda_index
 from asyncline.engine.lanes.accelerator import Accelerator, DeviceTensor, OutOfMemory, Shape
 from asyncline.errors import LoadError
@@ -191,7 +191,14 @@ def _load(
 def _describe(target: Session, session: Any) -> None:
     """Take over what the file says of itself."""
     target.inputs = tuple(map(_info, session.get_inputs()))
-    target.outputs = tuple(map(_info, session.get_outputs()))
+    batch = next((found.shape[0] for found in session.get_inputs() if found.shape), None)
+    target.outputs = tuple(
+        with_batch_axis(_info(found), found.shape, batch if isinstance(batch, str) else None)
+        for found in session.get_outputs()
+    )
+    for info in target.outputs:
+        if info.dtype == "BF16":
+            raise LoadError(f"output {info.name!r} is BF16, which numpy does not have: let the model cast it to FP32")
     target.metadata = dict(session.get_modelmeta().custom_metadata_map)
     target.max_batch_size = fixed_batch_size(target.inputs)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asyncline.backends.base import ModelInfo, TensorInfo, fixed_batch_size
+from asyncline.backends.base import ModelInfo, TensorInfo, fixed_batch_size, with_batch_axis
 from asyncline.errors import LoadError
 
 DTYPES = {
@@ -124,8 +124,10 @@ def _model(model: _Message) -> OnnxFile:
         weights.add(tensor.text(8))
         external |= {entry.text(2) for entry in tensor.messages(13) if entry.text(1) == "location"}
     weights |= {values.text(8) for sparse in graph.messages(15) if (values := sparse.message(1)) is not None}
-    inputs = tuple(info for value in graph.messages(11) if (info := _tensor(value)).name not in weights)
-    outputs = tuple(map(_tensor, graph.messages(12)))
+    given = [value for value in graph.messages(11) if value.text(1) not in weights]
+    inputs = tuple(map(_tensor, given))
+    batch = next((names[0] for value in given if (names := _names(value))), None)
+    outputs = tuple(with_batch_axis(_tensor(value), _names(value), batch) for value in graph.messages(12))
     if not outputs:
         raise ValueError("its graph has no output")
     metadata = {entry.text(1): entry.text(2) for entry in model.messages(14)}
@@ -140,6 +142,12 @@ def _tensor(value: _Message) -> TensorInfo:
     dtype = DTYPES.get(tensor.number(1) or 0, "OTHER")
     shape = tensor.message(2)
     return TensorInfo(value.text(1), dtype, () if shape is None else tuple(map(_length, shape.messages(1))))
+
+
+def _names(value: _Message) -> list[str | None]:
+    """The name of each length, None where it has none."""
+    shape = value.message(2, 1, 2)
+    return [] if shape is None else [dimension.text(2) or None for dimension in shape.messages(1)]
 
 
 def _length(dimension: _Message) -> int:

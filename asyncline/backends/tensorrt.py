@@ -63,9 +63,15 @@ class TensorRTSession(DeviceSession):
         # Before anything of TensorRT is made: without a device its objects crash the interpreter at exit.
         super().__init__(open_accelerator(device) if accelerator is None else accelerator)
         self._entered = accelerator is None
+        try:
+            self._open(trt, Path(path), options, cache)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, trt: Any, file: Path, options: BuildOptions | None, cache: str | PathLike[str] | None) -> None:
         logger = _logger(trt)
         self._runtime: Any = trt.Runtime(logger)
-        file = Path(path)
         if file.suffix in PLANS:
             self._engine = self._read_plan(trt, file)
         else:
@@ -102,8 +108,9 @@ class TensorRTSession(DeviceSession):
         self._context = None
         self._engine = None
         self._runtime = None
-        del self.stream
+        self.__dict__.pop("stream", None)
         if self._entered:
+            self._entered = False
             self.accelerator.leave()
 
     def _set_shapes(self, shapes: Mapping[str, Shape]) -> None:

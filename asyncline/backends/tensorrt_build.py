@@ -174,7 +174,12 @@ class EngineCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-                file.write(data)
-            os.replace(file.name, self._folder / name)
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.replace(file.name, self._folder / name)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
         except OSError as error:
             raise LoadError(f"cannot write the engine cache {self._folder}: {error.strerror}") from error

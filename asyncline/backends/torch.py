@@ -31,7 +31,7 @@ from asyncline.backends.base import (
 from asyncline.backends.device import DeviceSession, OutputTensors, cuda_index
 from asyncline.backends.torch_cuda import TorchAccelerator, TorchStream, cuda_device, import_torch, translating
 from asyncline.engine.lanes.accelerator import Accelerator, DeviceTensor, Shape
-from asyncline.errors import LoadError
+from asyncline.errors import LoadError, OpError
 from asyncline.graph.fields import DTYPES
 
 SCRIPTS = frozenset({".pt", ".pth", ".ts", ".jit", ".torchscript"})
@@ -47,6 +47,9 @@ _DTYPES = {
     "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "bool": "BOOL",
 }  # fmt: skip
+
+
+_TRACEBACK = "Traceback of TorchScript"
 
 
 class TorchSession(Session):
@@ -139,8 +142,7 @@ class TorchDeviceSession(DeviceSession):
         torch = network.torch
         with translating(torch), torch.cuda.stream(stream.stream), torch.inference_mode():
             found = network([view(torch, inputs[info.name]) for info in self.inputs])
-            for name, tensor in outputs.items():
-                view(torch, tensor).copy_(found[name])  # to an address that stays, and to the outputs' dtype
+            hand_over(torch, found, outputs)
 
     def run_eagerly(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         network = self._network
@@ -186,6 +188,14 @@ class Network:
             options = {"backend": compile} if isinstance(compile, str) else {"mode": mode}
             module = torch.compile(module, **options)
         self._call = module
+        #: Memory that is not a run's own: an output in it would change with the next run.
+        self._kept = frozenset(
+            tensor.untyped_storage().data_ptr()
+            for tensor in (*module.parameters(), *module.buffers())
+            if device.type == "cpu" and tensor.layout == torch.strided
+        )
+        #: Whether the Module has written to its inputs, which are the caller's; None before the first run.
+        self._writes: bool | None = None
 
     def __call__(self, tensors: list[Any]) -> dict[str, Any]:
         """Run the Module on tensors of its device; inside of `inference_mode`."""
@@ -198,11 +208,23 @@ class Network:
 
     def run_arrays(self, arrays: list[Array]) -> dict[str, Array]:
         torch = self.torch
-        with translating(torch), torch.inference_mode():
-            tensors = [_tensor(torch, array) for array in arrays]
-            if self.device.type != "cpu":
-                tensors = [tensor.to(self.device) for tensor in tensors]
-            return {name: self._array(tensor) for name, tensor in self(tensors).items()}
+        try:
+            with translating(torch):
+                # Outside of inference_mode, where a tensor does not count how often it was written to.
+                tensors = given = [_tensor(torch, array, copies=self._writes is not False) for array in arrays]
+                with torch.inference_mode():
+                    if self.device.type != "cpu":
+                        tensors = [tensor.to(self.device) for tensor in tensors]
+                    outputs = {name: self._array(name, tensor) for name, tensor in self(tensors).items()}
+        except Exception as error:  # torch.jit.Error has no other base
+            if _TRACEBACK not in str(error):
+                raise
+            # It tells the model's source, line by line, and what was raised in the last one.
+            raise RuntimeError(_line(error, last=True)) from error
+        self._writes = bool(self._writes) or any(tensor._version for tensor in given)
+        if not outputs:
+            raise OpError("the model gave no output")
+        return outputs
 
     def describe(self, session: Session) -> None:
         """Tell `session` what is known of the model; a run on zeros tells outputs that are not known yet.
@@ -220,6 +242,8 @@ class Network:
         rows = fixed_batch_size(inputs)
         try:
             found = self.run_arrays([stack([zeros(info)] * (rows or 1)) for info in inputs])
+        except OpError as error:
+            raise LoadError(error.message) from error
         except Exception as error:
             shapes = ", ".join(f"{info.name} {list(info.shape)}" for info in inputs)
             raise LoadError(f"the model does not take {shapes}: {' '.join(str(error).split())}") from error
@@ -228,11 +252,14 @@ class Network:
             for name, array in found.items()
         )
 
-    def _array(self, tensor: Any) -> Array:
+    def _array(self, name: str, tensor: Any) -> Array:
+        if not isinstance(tensor, self.torch.Tensor):
+            raise OpError(f"output {name!r} is a {type(tensor).__name__}, not a tensor")
         if tensor.dtype == self.torch.bfloat16 or (self.dtype is not None and tensor.dtype == self.dtype):
             tensor = tensor.float()  # numpy has no bfloat16, and a precision is asked for speed, not for its dtype
-        array: Array = tensor.contiguous().cpu().numpy()
-        return array
+        tensor = tensor.contiguous().cpu()
+        array: Array = tensor.numpy()
+        return array.copy() if self._kept and tensor.untyped_storage().data_ptr() in self._kept else array
 
 
 def view(torch: Any, tensor: DeviceTensor) -> Any:
@@ -240,6 +267,18 @@ def view(torch: Any, tensor: DeviceTensor) -> Any:
     memory: Any = tensor.memory
     dtype = getattr(torch, tensor.dtype.name)
     return memory.bytes[: tensor.nbytes].view(dtype).view(tensor.shape)
+
+
+def hand_over(torch: Any, found: Mapping[str, Any], outputs: Mapping[str, DeviceTensor]) -> None:
+    """Copy what a Module gave to addresses that stay, and to the outputs' dtypes.
+
+    :raises OpError: an output has another shape than it is known to have.
+    """
+    for name, tensor in outputs.items():
+        shape = tuple(found[name].shape)
+        if shape != tensor.shape:  # copy_ would repeat what is smaller
+            raise OpError(f"output {name!r} has the shape {list(shape)}, not {list(tensor.shape)}")
+        view(torch, tensor).copy_(found[name])
 
 
 def _dtype(torch: Any, precision: Precision | None, device: Any, is_exported: bool) -> Any:
@@ -347,13 +386,15 @@ def _named(found: Any) -> dict[str, Any]:
     return {"output": found[0]} if len(found) == 1 else {f"output_{i}": value for i, value in enumerate(found)}
 
 
-def _tensor(torch: Any, array: Array) -> Any:
+def _tensor(torch: Any, array: Array, *, copies: bool) -> Any:
     # torch warns of arrays that it could not write to, as those of the pool, and takes no negative strides.
-    if not array.flags.writeable or not array.flags.c_contiguous:
+    if copies or not array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy()
     return torch.from_numpy(array)
 
 
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+def _line(error: BaseException, *, last: bool = False) -> str:
+    """What an error says, or the last line of it, as one line."""
+    text = str(error).strip()
+    text = " ".join((text.rpartition("\n")[2] if last else text).split())
     return text if len(text) < 400 else text[:400] + "..."

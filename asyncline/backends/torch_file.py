@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
-from asyncline.backends.base import ModelInfo, TensorInfo, fixed_batch_size
+from asyncline.backends.base import ModelInfo, TensorInfo, fixed_batch_size, with_batch_axis
 from asyncline.errors import LoadError
 
 _DTYPES = {
@@ -45,7 +46,16 @@ def read(path: Path) -> ModelInfo:
                 "export it again, or give its tensors, info=ModelInfo(inputs=...)"
             )
         return _info(program)
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, IndexError) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise LoadError(f"{path.name} is no exported program: {type(error).__name__}: {error}") from error
     except OSError as error:
         raise LoadError(f"cannot read the model file {path}: {error.strerror}") from error
@@ -54,16 +64,18 @@ def read(path: Path) -> ModelInfo:
 def _info(program: dict[str, Any]) -> ModelInfo:
     module = program["graph_module"]
     values, signature = module["graph"]["tensor_values"], module["signature"]
-    found = [
-        spec["user_input"]["arg"]["as_tensor"]["name"] for spec in signature["input_specs"] if "user_input" in spec
-    ]
-    made = [
-        spec["user_output"]["arg"]["as_tensor"]["name"] for spec in signature["output_specs"] if "user_output" in spec
-    ]
+    found = [_name(spec["user_input"]["arg"]) for spec in signature["input_specs"] if "user_input" in spec]
+    made = [_name(spec["user_output"]["arg"]) for spec in signature["output_specs"] if "user_output" in spec]
     call = module["module_call_graph"][0]["signature"]
     inputs = tuple(_tensor(name, values[name]) for name in found)
     names = output_names(json.loads(call["out_spec"])[1], len(made))
-    outputs = tuple(_tensor(name, values[value]) for name, value in zip(names, made, strict=True))
+    if len(names) != len(made):
+        raise LoadError("the exported program returns tensors within a dict or a list of others: return them flat")
+    batch = next((symbol for name in found if (symbol := _symbol(values[name]["sizes"][:1])) is not None), None)
+    outputs = tuple(
+        with_batch_axis(_tensor(name, values[value]), [_symbol([size]) for size in values[value]["sizes"]], batch)
+        for name, value in zip(names, made, strict=True)
+    )
     most = [
         program["range_constraints"].get(symbol, {}).get("max_val")
         for name in found
@@ -78,6 +90,14 @@ def output_names(spec: dict[str, Any], count: int) -> list[str]:
     if str(spec["type"]).endswith("dict"):
         return [str(key) for key in json.loads(spec["context"])]
     return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
+
+
+def _name(argument: dict[str, Any]) -> str:
+    """The name of a tensor that goes in or comes out."""
+    if "as_tensor" not in argument:
+        kind = next(iter(argument), "nothing").removeprefix("as_")
+        raise LoadError(f"the exported program takes or returns what is no tensor: {kind}")
+    return str(argument["as_tensor"]["name"])
 
 
 def _tensor(name: str, value: dict[str, Any]) -> TensorInfo:

@@ -99,3 +99,9 @@ def huge(path: Path) -> Path:
     """`zeros` of the shape `shape [dimensions]`."""
     node = helper.make_node("ConstantOfShape", ["shape"], ["zeros"])
     return save(path, [node], [value("shape", ["dimensions"], onnx.TensorProto.INT64)], [value("zeros", None)])
+
+
+def transposed(path: Path) -> Path:
+    """`y [length, n]` of `x [n, length]`."""
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])
+    return save(path, [node], [value("x", ["n", "length"])], [value("y", ["length", "n"])])

@@ -312,3 +312,11 @@ def test_memory_that_is_there_can_be_pinned_or_not() -> None:
     assert not accelerator.registered
     with pytest.raises(OSError, match="pins nothing"):
         device(can_register=False)[0].register(array)
+
+
+def test_of_ever_new_shapes_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncline.backends.device.MOST_SHAPES", 4)
+    session = doubler(device()[0])
+    for rows in range(1, 20):
+        session.output_tensors({"x": (rows, ROW)})
+        assert len(session._outputs) <= 4

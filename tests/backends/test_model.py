@@ -417,3 +417,17 @@ def test_it_says_what_it_returns_and_whether_it_takes_rows(linear: Path, tmp_pat
 
 def test_of_an_output_without_a_shape_only_the_name_is_known(tmp_path: Path) -> None:
     assert Model(onnx_models.huge(tmp_path / "huge.onnx"), Request()).returns == {"zeros": None}
+
+
+def test_a_model_whose_batch_comes_out_elsewhere_is_refused(tmp_path: Path) -> None:
+    # With as many rows as the other length, everybody would get parts of everybody's results.
+    with pytest.raises(GraphError, match=r"^op 'net': output 'y' has its batch at axis 1: the model has to give it"):
+        Model(onnx_models.transposed(tmp_path / "net.onnx"))
+
+
+def test_a_model_without_inputs_is_said_to_have_none(tmp_path: Path) -> None:
+    constant = onnx_models.onnx.numpy_helper.from_array(np.ones((1, 2), np.float32))
+    node = onnx_models.helper.make_node("Constant", [], ["y"], value=constant)
+    path = onnx_models.save(tmp_path / "net.onnx", [node], [], [onnx_models.value("y", [1, 2])])
+    with pytest.raises(LoadError, match=r"^net\.onnx has no inputs"):
+        Model(path)

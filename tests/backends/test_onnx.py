@@ -202,3 +202,20 @@ def test_without_onnxruntime_the_line_to_install_it_is_shown(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(LoadError, match=r"^onnxruntime is not installed: pip install 'asyncline\[onnx\]'$"):
         OnnxSession("det.onnx")
+
+
+def test_rows_of_an_output_whose_batch_is_elsewhere_are_not_given_to_anybody(tmp_path: Path) -> None:
+    session = OnnxSession(onnx_models.transposed(tmp_path / "net.onnx"))
+    batch = np.arange(9, dtype=np.float32).reshape(3, 3)
+    with pytest.raises(OpError, match=r"^output 'y' has its batch at axis 1"):
+        session.run(batch)
+    assert session.run_named({"x": batch})["y"].tolist() == batch.T.tolist()
+
+
+def test_an_output_that_numpy_does_not_have_is_refused_at_load(tmp_path: Path) -> None:
+    BF16 = onnx_models.onnx.TensorProto.BFLOAT16
+    cast = onnx_models.helper.make_node("Cast", ["x"], ["y"], to=BF16)
+    values = onnx_models.value("x", ["n", 2]), onnx_models.value("y", ["n", 2], BF16)
+    path = onnx_models.save(tmp_path / "net.onnx", [cast], [values[0]], [values[1]])
+    with pytest.raises(LoadError, match=r"^output 'y' is BF16, which numpy does not have: let the model cast it"):
+        OnnxSession(path)

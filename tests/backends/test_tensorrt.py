@@ -202,3 +202,25 @@ def test_the_recorded_calls_are_those_of_the_real_bindings() -> None:
         assert hasattr(rtx.DataType, name)
     assert rtx.LayerType.QUANTIZE != rtx.LayerType.DEQUANTIZE
     assert rtx.TensorIOMode.INPUT != rtx.TensorIOMode.OUTPUT
+
+
+def test_an_accelerator_that_was_entered_is_left_where_the_engine_cannot_be_made(
+    trt: Recorded, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pycuda's context would stay pushed, and abort the process at its end.
+    left: list[str] = []
+
+    class Entered(FakeAccelerator):
+        def leave(self) -> None:
+            left.append(self.name)
+
+    monkeypatch.setattr("asyncline.backends.tensorrt.open_accelerator", lambda device: Entered())
+    with pytest.raises(LoadError, match="there is no model file"):
+        TensorRTSession(path.with_suffix(".plan"))
+    assert len(left) == 1
+
+
+def test_closing_twice_is_closing_once(trt: Recorded, path: Path) -> None:
+    model = session(path)
+    model.close()
+    model.close()

@@ -207,3 +207,10 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LoadError, match=r"^cannot write the engine cache .*file"):
         EngineCache(tmp_path / "file").keep_plan("net-1", b"plan")
+
+
+def test_a_plan_that_cannot_be_kept_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "net-1.plan").mkdir()
+    with pytest.raises(LoadError, match=r"^cannot write the engine cache"):
+        EngineCache(tmp_path).keep_plan("net-1", b"plan")
+    assert [file.name for file in tmp_path.iterdir()] == ["net-1.plan"]

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncline import LoadError
+from asyncline import LoadError, OpError
 from asyncline.backends import ModelInfo, TensorInfo, TorchSession
-from asyncline.engine.lanes.accelerator import OutOfMemory
+from asyncline.backends.torch import hand_over, view
+from asyncline.backends.torch_cuda import TorchMemory
+from asyncline.engine.lanes.accelerator import DeviceTensor, OutOfMemory
 
 from . import torch_models
 from .torch_models import torch
@@ -313,3 +315,87 @@ def test_a_precision_that_cannot_be_is_refused_with_the_reason(precision: Any, s
 def test_an_exported_program_keeps_its_precision(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="has its precision in the file: export it in bf16"):
         TorchSession(torch_models.export(tmp_path / "net.pt2"), precision="bf16")
+
+
+# -- whose memory it is
+
+
+class Doubles(torch.nn.Module):
+    """`x` times two, written over `x`."""
+
+    def forward(self, x: Any) -> Any:
+        return x.mul_(2)
+
+
+class Keeps(torch.nn.Module):
+    """`x`, handed out in a buffer that every run writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(1, 4))
+
+    def forward(self, x: Any) -> Any:
+        return self.kept.copy_(x)
+
+
+def test_a_module_that_writes_to_its_input_does_not_write_to_that_of_the_caller() -> None:
+    session, batch = TorchSession(Doubles(), info=INFO), np.ones((2, 4), np.float32)
+    for _ in range(2):
+        assert session.run(batch).tolist() == [[2] * 4] * 2
+    assert batch.tolist() == [[1] * 4] * 2
+
+
+def test_a_module_that_does_not_is_given_the_callers_array_after_its_first_run() -> None:
+    session, batch = TorchSession(torch_models.Same(), info=INFO), np.ones((2, 4), np.float32)
+    session.run(batch)
+    assert np.shares_memory(session.run(batch), batch)
+
+
+def test_an_output_that_is_a_buffer_of_the_module_does_not_change_with_the_next_run() -> None:
+    session = TorchSession(Keeps(), info=INFO)
+    first = session.run(np.ones((1, 4), np.float32))
+    session.run(np.zeros((1, 4), np.float32))
+    assert first.tolist() == [[1] * 4]
+
+
+# -- what it gives
+
+
+def test_an_output_of_another_shape_is_not_repeated_until_it_fits() -> None:
+    places = {"y": DeviceTensor(TorchMemory(torch.zeros(24, dtype=torch.uint8)), np.dtype(np.float32), (3, 2))}
+    with pytest.raises(OpError, match=r"^output 'y' has the shape \[1, 2\], not \[3, 2\]$"):
+        hand_over(torch, {"y": torch.ones(1, 2)}, places)
+    hand_over(torch, {"y": torch.ones(3, 2, dtype=torch.float16)}, places)
+    assert view(torch, places["y"]).tolist() == [[1, 1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (None, "output 'output' is a NoneType, not a tensor"),
+        ({"y": 1.0}, "output 'y' is a float, not a tensor"),
+        ((), "the model gave no output"),
+    ],
+)
+def test_what_is_no_tensor_is_found_at_load(made: Any, says: str) -> None:
+    class Odd(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return made
+
+    with pytest.raises(LoadError, match=f"^{says}$"):
+        TorchSession(Odd(), info=INFO)
+
+
+class Refuses(torch.nn.Module):
+    def forward(self, x):
+        assert bool((x >= 0).all()), "negative"
+        return x
+
+
+@scripted
+def test_an_error_of_torchscript_does_not_tell_its_source(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Refuses()), tmp_path / "net.pt")
+    session = TorchSession(tmp_path / "net.pt", info=INFO)
+    with pytest.raises(RuntimeError, match=r"^RuntimeError: AssertionError: negative$") as caught:
+        session.run(np.full((1, 4), -1, np.float32))
+    assert "forward" in str(caught.value.__cause__)  # for the log

@@ -70,3 +70,50 @@ def test_another_zip_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"^there is no model file .*net\.pt2$"):
         read(tmp_path / "net.pt2")
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"schema_version": {"major": 8}, "graph_module": {"graph": true}}']
+)
+def test_a_description_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> None:
+    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
+        archive.writestr("net/models/model.json", content)
+    with pytest.raises(LoadError, match=r"^net\.pt2 is no exported program: "):
+        read(tmp_path / "net.pt2")
+
+
+def test_a_damaged_head_of_the_zip_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("tests.backends.torch_models").export(tmp_path / "net.pt2")
+    whole = bytearray((tmp_path / "net.pt2").read_bytes())
+    entry = whole.index(b"PK\x01\x02")
+    while not whole[entry + 46 :].startswith(b"net/models/model.json"):
+        entry = whole.index(b"PK\x01\x02", entry + 4)
+    whole[entry + 10] = 77  # a way to compress that nobody knows
+    (tmp_path / "net.pt2").write_bytes(whole)
+    with pytest.raises(LoadError, match=r"^net\.pt2 is no exported program: NotImplementedError"):
+        read(tmp_path / "net.pt2")
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda x: (x + 1, None), "the exported program takes or returns what is no tensor: none"),
+        (lambda x: {"a": {"b": x + 1, "c": x}}, "the exported program returns tensors within a dict or a list"),
+    ],
+)
+def test_what_is_not_tensors_alone_is_said(tmp_path: Path, made: Any, says: str) -> None:
+    torch_models = pytest.importorskip("tests.backends.torch_models")
+    torch = torch_models.torch
+    torch.export.save(torch.export.export(torch_models.Made(made), (torch.ones(2, 4),)), tmp_path / "net.pt2")
+    with pytest.raises(LoadError, match=f"^{says}"):
+        read(tmp_path / "net.pt2")
+
+
+def test_an_output_whose_batch_is_not_first_says_where_it_is(tmp_path: Path) -> None:
+    torch_models = pytest.importorskip("tests.backends.torch_models")
+    torch = torch_models.torch
+    shapes = ({0: torch.export.Dim("n"), 1: torch.export.Dim("length")},)
+    program = torch.export.export(torch_models.Made(lambda x: x.T + 1), (torch.ones(2, 4),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "net.pt2")
+    (output,) = read(tmp_path / "net.pt2").outputs
+    assert output.batch_axis == 1

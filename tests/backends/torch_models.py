@@ -49,6 +49,17 @@ class Same(torch.nn.Module):
         return x
 
 
+class Made(torch.nn.Module):
+    """What a function makes of `x`."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, x: Any) -> Any:
+        return self.make(x)
+
+
 linear = Linear()
 no_model = "a string"
 
