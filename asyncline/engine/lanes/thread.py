@@ -49,14 +49,26 @@ class Ending:
 
 
 class ThreadLane(Lane):
-    """`width` threads that share one queue of Jobs, oldest first. Hooks of one Op may run in several at once."""
+    """`width` threads that share one queue of Jobs, oldest first. Hooks of one Op may run in several at once.
+
+    To wake a thread costs more than a short hook, and threads that are awake fight for the interpreter. So one is woken
+    at a time: it wakes the next where it leaves Jobs behind, before it begins with its own, and then takes as many as it
+    can. Those that end while the loop is busy are handed back together.
+    """
 
     fuses = True
 
     def __init__(self, width: int, clock: Clock) -> None:
         self.width = width
         self._clock = clock
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: deque[Job] = deque()
+        #: True: there is a Job. False: the end.
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        #: Whether a thread has been called that has not looked yet. Whoever takes the call looks after it has said so.
+        self._is_called = False
+        self._ended: deque[Job] = deque()
+        #: The same for the loop, and `_ended`.
+        self._is_loop_called = False
         self._running = 0
         #: Of Ops with a `cpu_concurrency`: how many of their Jobs are in the queue or run, and those that wait.
         self._busy: Counter[int] = Counter()
@@ -78,18 +90,36 @@ class ThreadLane(Lane):
                 return
             self._busy[index] += 1
         self._running += 1
-        self._jobs.put(job)
+        self._jobs.append(job)
+        self._call()
+
+    def _call(self) -> None:
+        """See to it that a thread looks for Jobs."""
+        if not self._is_called:
+            self._is_called = True
+            self._calls.put(True)
 
     def _work(self, number: int) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.worker = number
-            self._run(job)
-            try:
-                self._loop.call_soon_threadsafe(self._hand_back, job)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits
-            current.set(None)
-            del job  # neither is kept while the thread waits for the next
+        while self._calls.get():
+            self._is_called = False
+            while self._jobs:
+                try:
+                    job = self._jobs.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                if self._jobs:
+                    self._call()
+                job.worker = number
+                self._run(job)
+                self._ended.append(job)
+                del job  # neither is kept while the thread waits for the next
+                current.set(None)
+                if not self._is_loop_called:
+                    self._is_loop_called = True
+                    try:
+                        self._loop.call_soon_threadsafe(self._hand_back)
+                    except RuntimeError:
+                        return  # the loop is closed: nobody waits
         if self._ending is not None:
             self._ending.one_ended()
 
@@ -115,7 +145,17 @@ class ThreadLane(Lane):
                 break
         job.set_results(*results)
 
-    def _hand_back(self, job: Job) -> None:
+    def _hand_back(self) -> None:
+        self._is_loop_called = False
+        for _ in range(len(self._ended)):  # what ends from here on has a call of its own
+            job = self._ended.popleft()
+            try:
+                self._over(job)
+            except Exception as error:  # of one must not keep the others
+                message = f"{job!r} could not be handed back"
+                self._loop.call_exception_handler({"message": message, "exception": error})
+
+    def _over(self, job: Job) -> None:
         self._running -= 1
         if job.node.op.cpu_concurrency is not None:
             self._busy[job.node.index] -= 1
@@ -125,13 +165,13 @@ class ThreadLane(Lane):
 
     def close(self) -> None:
         for _ in range(self.width):
-            self._jobs.put(None)
+            self._calls.put(False)
 
     async def wait_closed(self) -> None:
         if self._ending is not None:
             await self._ending.wait("a thread of the CPU lane")
 
     def statistics(self) -> LaneStatistics:
-        waiting = self._jobs.qsize()
+        waiting = len(self._jobs)
         held = sum(map(len, self._held.values()))
         return LaneStatistics(self.width, self.width, max(0, self._running - waiting), waiting + held, 0)
