@@ -33,6 +33,8 @@ WAIT, PRE, MID, POST, OUT = range(len(STAGES))
 
 BATCHES_AHEAD = 4
 """How many batches for each replica may lie preprocessed: enough to fill one bucket among several."""
+JOBS_AHEAD = 8
+"""How many Jobs beyond those that may run a lane is given that sees to that: a short one ends before the loop turns."""
 
 
 class Runner:
@@ -75,15 +77,19 @@ class Runner:
         self._preparing = 0
         #: Items whose `preprocess` runs in the task of another Op's hook.
         self._coming = 0
-        self._preparing_most = self._width(pre_lane)
+        self._preparing_most = self._width(pre_lane, post_lane)
         self._ahead_most = BATCHES_AHEAD * node.settings.batch_size * len(replicas) if replicas else sys.maxsize
 
-    def _width(self, lane: Lane | None) -> int:
-        if not self._has_process and self.node.settings.concurrency is not None:
-            return self.node.settings.concurrency
+    def _width(self, pre_lane: Lane | None, post_lane: Lane | None) -> int:
+        lane = pre_lane or post_lane
+        settings = self.node.settings
+        if not self._has_process and settings.concurrency is not None:
+            # Its `timeout_ms` begins here, and must not pass while it waits in the lane.
+            is_one_job = lane is not None and lane.bounds and post_lane in (None, lane)
+            return settings.concurrency + (JOBS_AHEAD if is_one_job and settings.timeout_ms is None else 0)
         if self.node.stream_hook == "preprocess":
             return sys.maxsize
-        return 1 if lane is None else lane.window
+        return 1 if pre_lane is None else pre_lane.window
 
     def put(self, item: Item, now: float) -> None:
         """All inputs of `item` are there."""

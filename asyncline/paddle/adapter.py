@@ -1,7 +1,8 @@
 """Adapters: Paddle's Ops as Ops of ours.
 
-    Entry             unpack_request_package                     value: (data, log_id)
-    Step              preprocess, postprocess                    value: (data, log_id)
+    PlainEntry        of a RequestOp as it is                    value: (data, log_id)
+    Entry             unpack_request_package and init_op         value: (data, log_id)
+    Step              preprocess and postprocess, in one hook    value: (data, log_id)
     ModelStep         preprocess, process, postprocess           value: (data, log_id)
 
 The last of them packs the answer too, so that its value is a PipelineResponse. A sample of a ModelStep is
@@ -54,8 +55,16 @@ class PipelineEntry(Request):
         return payload
 
 
+class PlainEntry(PipelineEntry):
+    """The graph's entry, where nobody has overridden RequestOp: what it does is no work for an Op."""
+
+    def unpack(self, payload: Any) -> Value:
+        request: PipelineRequest = super().unpack(payload)
+        return request.values(), request.logid
+
+
 class Entry(EngineOp):
-    """RequestOp as an Op of ours."""
+    """A subclass of RequestOp as an Op of ours."""
 
     def __init__(self, request: Input, *, paddle: RequestOp, **settings: Any) -> None:
         super().__init__(request, **settings)
@@ -113,37 +122,42 @@ class Step(EngineOp):
             self._response.init_op()
 
     def preprocess(self, *values: Value) -> Any:
-        data, _, state, inputs = self._prepare(values)
-        return data, state, inputs
+        """Both hooks, as nothing comes between them."""
+        inputs = self._input_dicts(values)
+        data_id, log_id = _data_id(), values[0][1]
+        data, _, state = self._prepare(inputs, data_id, log_id)
+        return self._finish(data, state, inputs, data_id, log_id)
 
-    def postprocess(self, result: tuple[Any, Mapping[str, Any], dict[str, Any] | None], *values: Value) -> Any:
-        fetched, state, inputs = result
-        log_id, data_id = values[0][1], _data_id()
-        inputs = self._input_dicts(values) if inputs is None else inputs
+    def _prepare(self, inputs: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Mapping[str, Any]]:
+        """What `preprocess` made: data, whether to skip, and the state."""
+        try:
+            returned, state = self._preprocess.run({}, inputs, ids=(data_id, log_id))
+            data, skips, code, info = _filled(returned, (None, False, None, ""))
+        except Exception as error:
+            raise hook_failed(error, self._where, "preprocess", log_id) from error
+        if code is not None:
+            check_product_error(code, info)
+        return data, skips is True, state
+
+    def _finish(
+        self, fetched: Any, state: Mapping[str, Any], inputs: dict[str, Any], data_id: int, log_id: int
+    ) -> Any:
+        """What `postprocess` made of the result, as a Value or, of the last Op, as the answer."""
         try:
             returned, _ = self._postprocess.run(state, inputs, fetched, ids=(data_id, log_id))
             data, code, info = _filled(returned, (None, None, ""))
         except Exception as error:
             raise hook_failed(error, self._where, "postprocess", log_id) from error
-        check_product_error(code, info)
+        if code is not None:
+            check_product_error(code, info)
         if not isinstance(data, dict):
             text = f"Log_id: {log_id}  Raise_msg: postprocess should return dict  ClassName: {self._where}"
             raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
         return (data, log_id) if self._response is None else self._answer(data, data_id, log_id)
 
-    def _prepare(self, values: tuple[Value, ...]) -> tuple[Any, bool, Mapping[str, Any], dict[str, Any] | None]:
-        """What `preprocess` made: data, whether to skip, the state, and the inputs unless they are made again."""
-        log_id, inputs = values[0][1], self._input_dicts(values)
-        try:
-            returned, state = self._preprocess.run({}, inputs, ids=(_data_id(), log_id))
-            data, skips, code, info = _filled(returned, (None, False, None, ""))
-        except Exception as error:
-            raise hook_failed(error, self._where, "preprocess", log_id) from error
-        check_product_error(code, info)
-        # To a worker process and back they would go in full.
-        return data, skips is True, state, None if self.settings.cpu == "process" else inputs
-
     def _input_dicts(self, values: tuple[Value, ...]) -> dict[str, Any]:
+        if len(values) == 1 and not self._sources[0][1]:
+            return {self._sources[0][0]: values[0][0]}
         pairs = zip(self._sources, values, strict=True)
         # A hook may change what it gets, and others that get it must not see that.
         return {name: copy.deepcopy(value[0]) if shared else value[0] for (name, shared), value in pairs}
@@ -174,10 +188,13 @@ class ModelStep(Step):
         return Predictor(self._model.open(device), self.paddle._fetch_names or self._model.fetch)
 
     def preprocess(self, *values: Value) -> Any:
-        data, skips, state, inputs = self._prepare(values)
+        given = self._input_dicts(values)
+        data_id, log_id = _data_id(), values[0][1]
+        data, skips, state = self._prepare(given, data_id, log_id)
+        # To a worker process and back they would go in full.
+        inputs = None if self.settings.cpu == "process" else given
         if skips:
             return Skip((data, state, inputs))
-        data_id, log_id = _data_id(), values[0][1]
         if isinstance(data, list):
             if not data:
                 return Skip(([], state, inputs))
@@ -212,7 +229,9 @@ class ModelStep(Step):
             _, _, inputs = result[0]
             state = {name: value for _, each, _ in result for name, value in each.items()}
             result = [fetched for fetched, _, _ in result], state, inputs
-        return super().postprocess(result, *values)
+        fetched, state, inputs = result
+        inputs = self._input_dicts(values) if inputs is None else inputs
+        return self._finish(fetched, state, inputs, _data_id(), values[0][1])
 
     def _run_alone(self, sample: Any) -> Any:
         fetched, changed = self._run(sample[0], [sample])
@@ -260,6 +279,8 @@ def _filled(returned: Any, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
 
     :raises ValueError: it has more values than there are.
     """
+    if type(returned) is tuple and len(returned) == len(defaults):
+        return returned
     if not isinstance(returned, tuple):
         returned = (returned,)
     if not 1 <= len(returned) <= len(defaults):

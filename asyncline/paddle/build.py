@@ -8,7 +8,8 @@ from typing import Any
 
 from asyncline.errors import GraphError
 from asyncline.graph.graph import Graph
-from asyncline.paddle.adapter import Entry, ModelStep, PipelineEntry, Step
+from asyncline.graph.request import Input
+from asyncline.paddle.adapter import Entry, ModelStep, PipelineEntry, PlainEntry, Step
 from asyncline.paddle.config import Config
 from asyncline.paddle.op import ENTRY, Op
 from asyncline.paddle.request_op import RequestOp
@@ -33,12 +34,7 @@ def build(name: str | None, response: ResponseOp, config: Config) -> Graph:
         raise GraphError("a pipeline has an Op between its RequestOp and its ResponseOp")
     names = _names([op.name for op in ops if op is not entries[0]])
     consumers = Counter(source for op in ops for source in op.get_input_ops())
-    overridden = type(entries[0]).unpack_request_package is not RequestOp.unpack_request_package
-    made: dict[Op, Any] = {
-        entries[0]: Entry(
-            PipelineEntry(), paddle=entries[0], name=names[ENTRY], cpu="thread" if overridden else "inline"
-        )
-    }
+    made: dict[Op, Any] = {entries[0]: _entry(entries[0], names[ENTRY])}
     for op in ops:
         if op is entries[0]:
             continue
@@ -57,6 +53,13 @@ def build(name: str | None, response: ResponseOp, config: Config) -> Graph:
         else:
             made[op] = Step(*inputs, **arguments)
     return Graph(DEFAULT_NAME if name is None else name, made[response.get_input_ops()[0]])
+
+
+def _entry(op: RequestOp, name: str) -> Input:
+    if type(op) is RequestOp:
+        return PlainEntry()
+    overridden = type(op).unpack_request_package is not RequestOp.unpack_request_package
+    return Entry(PipelineEntry(), paddle=op, name=name, cpu="thread" if overridden else "inline")
 
 
 def _in_order(response: ResponseOp) -> list[Op]:

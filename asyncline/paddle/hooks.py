@@ -43,9 +43,11 @@ class Hook:
         if self.is_default and not state:
             return self(op, args, ids), state
         view = object.__new__(type(op))
-        view.__dict__.update(op.__dict__)
-        view.__dict__.update(state)
-        before = dict(view.__dict__)
+        now = view.__dict__
+        now.update(op.__dict__)
+        if state:
+            now.update(state)
+        before = now.copy()
         returned = self(view, args, ids)
         now = view.__dict__
         if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):

@@ -136,6 +136,9 @@ class Lane(ABC):
     """Most Jobs that can run at once."""
     fuses = False
     """Whether it runs all steps of a Job; other lanes are given Jobs of one hook only."""
+    bounds = False
+    """Whether it sees to the `concurrency` of an Op without `process` itself; other lanes are given no more Jobs of it
+    than may run."""
 
     @property
     def window(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import Counter, defaultdict, deque
+from collections import deque
 from queue import SimpleQueue
 
 from asyncline.deadline import Clock
@@ -13,6 +13,7 @@ from asyncline.engine.context import current
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
 from asyncline.engine.lanes.steps import run_here
 from asyncline.errors import hook_error
+from asyncline.graph.plan import Node
 
 log = logging.getLogger("asyncline.engine")
 
@@ -48,6 +49,34 @@ class Ending:
             log.warning("%s is still in a hook; it is left behind", what)
 
 
+class Bound:
+    """At most so many Jobs of one Op in the queue or at work; others wait here. Threads and the loop share it without a
+    lock: each adds what it has, a Job or a place, and then looks whether there is one of both.
+    """
+
+    __slots__ = ("places", "waiting")
+
+    def __init__(self, most: int) -> None:
+        self.places = deque((None,) * most)
+        self.waiting: deque[Job] = deque()
+
+    def next(self) -> Job | None:
+        """A Job that may begin, in a place that is taken for it."""
+        while self.waiting and self.places:
+            try:
+                self.places.pop()
+            except IndexError:  # another thread was faster
+                return None
+            try:
+                return self.waiting.popleft()
+            except IndexError:
+                self.places.append(None)  # and look again: who came meanwhile found no place
+        return None
+
+    def leave(self) -> None:
+        self.places.append(None)
+
+
 class ThreadLane(Lane):
     """`width` threads that share one queue of Jobs, oldest first. Hooks of one Op may run in several at once.
 
@@ -57,6 +86,7 @@ class ThreadLane(Lane):
     """
 
     fuses = True
+    bounds = True
 
     def __init__(self, width: int, clock: Clock) -> None:
         self.width = width
@@ -70,9 +100,7 @@ class ThreadLane(Lane):
         #: The same for the loop, and `_ended`.
         self._is_loop_called = False
         self._running = 0
-        #: Of Ops with a `cpu_concurrency`: how many of their Jobs are in the queue or run, and those that wait.
-        self._busy: Counter[int] = Counter()
-        self._held: defaultdict[int, deque[Job]] = defaultdict(deque)
+        self._bounds: dict[int, Bound | None] = {}
         self._ending: Ending | None = None
 
     async def start(self) -> None:
@@ -82,16 +110,19 @@ class ThreadLane(Lane):
             threading.Thread(target=self._work, args=(number,), name=f"asyncline cpu {number}", daemon=True).start()
 
     def submit(self, job: Job) -> None:
-        most = job.node.op.cpu_concurrency
-        if most is not None:
-            index = job.node.index
-            if self._busy[index] >= most:
-                self._held[index].append(job)
-                return
-            self._busy[index] += 1
         self._running += 1
-        self._jobs.append(job)
-        self._call()
+        index = job.node.index
+        if index not in self._bounds:
+            self._bounds[index] = _bound(job.node)
+        bound = self._bounds[index]
+        if bound is None:
+            self._jobs.append(job)
+            self._call()
+        else:
+            bound.waiting.append(job)
+            if (job_now := bound.next()) is not None:
+                self._jobs.append(job_now)
+                self._call()
 
     def _call(self) -> None:
         """See to it that a thread looks for Jobs."""
@@ -111,6 +142,11 @@ class ThreadLane(Lane):
                     self._call()
                 job.worker = number
                 self._run(job)
+                if (bound := self._bounds[job.node.index]) is not None:
+                    bound.leave()
+                    if (following := bound.next()) is not None:
+                        self._jobs.append(following)  # for this thread, or one that is faster
+                        del following
                 self._ended.append(job)
                 del job  # neither is kept while the thread waits for the next
                 current.set(None)
@@ -149,19 +185,12 @@ class ThreadLane(Lane):
         self._is_loop_called = False
         for _ in range(len(self._ended)):  # what ends from here on has a call of its own
             job = self._ended.popleft()
+            self._running -= 1
             try:
-                self._over(job)
+                job.done(job)
             except Exception as error:  # of one must not keep the others
                 message = f"{job!r} could not be handed back"
                 self._loop.call_exception_handler({"message": message, "exception": error})
-
-    def _over(self, job: Job) -> None:
-        self._running -= 1
-        if job.node.op.cpu_concurrency is not None:
-            self._busy[job.node.index] -= 1
-            if held := self._held[job.node.index]:
-                self.submit(held.popleft())
-        job.done(job)
 
     def close(self) -> None:
         for _ in range(self.width):
@@ -172,6 +201,11 @@ class ThreadLane(Lane):
             await self._ending.wait("a thread of the CPU lane")
 
     def statistics(self) -> LaneStatistics:
-        waiting = len(self._jobs)
-        held = sum(map(len, self._held.values()))
-        return LaneStatistics(self.width, self.width, max(0, self._running - waiting), waiting + held, 0)
+        waiting = len(self._jobs) + sum(len(bound.waiting) for bound in self._bounds.values() if bound is not None)
+        return LaneStatistics(self.width, self.width, max(0, self._running - waiting), waiting, 0)
+
+
+def _bound(node: Node) -> Bound | None:
+    limits = (node.op.cpu_concurrency, None if "process" in node.lanes else node.settings.concurrency)
+    found = [limit for limit in limits if limit is not None]
+    return Bound(min(found)) if found else None
