@@ -8,13 +8,14 @@ from urllib.request import Request, urlopen
 
 from loadtest.child import Child
 from loadtest.echo import CONNECTIONS, Load, load
+from loadtest.paddle_graph import CONCURRENCY
 from loadtest.pairs import Spread, interleave
 from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 PADDLE, NATIVE = (Path(__file__).with_name(name) for name in ("paddle.lua", "paddle_native.lua"))
 INLINE = f"a Paddle REST request, inline Op, {CONNECTIONS} connections; baseline: our own request to it"
 INLINE_CPU = "the same, CPU per request"
-SERVICE = "the same to a service of Paddle's classes; baseline: our own request to an Op in the thread lane"
+SERVICE = "the same to a service of Paddle's classes; baseline: our own request to the Op in as many threads"
 BUDGET = Budget("≥", 0.8)
 BODY = {"key": ["text", "scores"], "value": ["hello pipeline", "0.25, 0.5"]}
 ANSWER = {"err_no": 0, "err_msg": "", **BODY, "tensors": []}
@@ -26,7 +27,9 @@ def measure(pairs: int, seconds: int) -> Report:
         return Report([Row(INLINE, budget=BUDGET, not_measured="not measured: apt-get install wrk")])
     ports = ("--http-port", "0", "--grpc-port", "null", "--tcp-port", "null", "--host", "127.0.0.1")
     apps = ("paddle_graph:graph", "paddle_graph:threaded", "paddle_service:service")
-    inline, threaded, service = (Child("asyncline", "serve", f"loadtest.{app}", *ports) for app in apps)
+    # A Paddle service has a thread for each hook that may run.
+    lanes = ("--set", f"dag.cpu_threads={CONCURRENCY}")
+    inline, threaded, service = (Child("asyncline", "serve", f"loadtest.{app}", *ports, *lanes) for app in apps)
     with inline, threaded, service:
         addresses = {child: child.address() for child in (inline, threaded, service)}
         runs = []
@@ -53,7 +56,7 @@ def measure(pairs: int, seconds: int) -> Report:
                 Spread.of(native.cpu_us for _, native, _, _ in turns),
                 Spread.of(paddle.cpu_us / native.cpu_us for paddle, native, _, _ in turns),
             ),
-            row(SERVICE, [(paddle, native) for _, _, paddle, native in turns]),
+            row(SERVICE, [(paddle, native) for _, _, paddle, native in turns], BUDGET),
         ],
         [f"Paddle: {pairs} turns of {seconds} s, wrk with one thread, {PADDLE.name} and {NATIVE.name}."],
     )

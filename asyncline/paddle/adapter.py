@@ -49,7 +49,7 @@ class PipelineEntry(Request):
 
     takes_pipeline = True
 
-    def unpack(self, payload: Any) -> PipelineRequest:
+    def unpack(self, payload: Any) -> Any:
         if not isinstance(payload, PipelineRequest):
             raise BadRequest("expected a request of Paddle's: POST /{name}/prediction with key and value")
         return payload
@@ -139,9 +139,7 @@ class Step(EngineOp):
             check_product_error(code, info)
         return data, skips is True, state
 
-    def _finish(
-        self, fetched: Any, state: Mapping[str, Any], inputs: dict[str, Any], data_id: int, log_id: int
-    ) -> Any:
+    def _finish(self, fetched: Any, state: Mapping[str, Any], inputs: dict[str, Any], data_id: int, log_id: int) -> Any:
         """What `postprocess` made of the result, as a Value or, of the last Op, as the answer."""
         try:
             returned, _ = self._postprocess.run(state, inputs, fetched, ids=(data_id, log_id))

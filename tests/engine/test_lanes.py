@@ -29,6 +29,7 @@ from asyncline import (
 )
 from asyncline.engine.lanes import pool_worker, supervision
 from asyncline.engine.lanes.process import ProcessLane
+from asyncline.engine.lanes.thread import Bound
 from asyncline.graph.plan import Node
 from asyncline.settings import Settings, Source, merge
 
@@ -703,3 +704,63 @@ async def test_an_op_bounds_its_hooks_in_the_thread_lane() -> None:
         assert await outcomes(engine, *range(40)) == list(range(40))
         statistics = engine.statistics().lanes["thread"]
     assert (statistics.running, statistics.waiting) == (0, 0)
+
+
+class Counting(Op):
+    """Keeps how many of its hooks ran at once, at most."""
+
+    cpu = "thread"
+
+    def init_op(self) -> None:
+        self.lock = threading.Lock()
+        self.running = self.most = 0
+
+    def _count(self, step: int) -> None:
+        with self.lock:
+            self.running += step
+            self.most = max(self.most, self.running)
+
+    def preprocess(self, value: Any) -> Any:
+        self._count(1)
+        try:
+            os.sched_yield()  # lets go of the interpreter, so that others run meanwhile
+            return value
+        finally:
+            self._count(-1)
+
+
+@pytest.mark.parametrize("settings", [{"concurrency": 1}, {"concurrency": 3}, {"concurrency": 3, "timeout_ms": 20_000}])
+async def test_the_thread_lane_runs_every_job_and_no_more_at_once_than_concurrency_says(settings: Any) -> None:
+    graph = graph_of(Counting, **settings)
+    (counting,) = graph.ops
+    written = {"dag": {"cpu_threads": 8}}
+    merged = merge(graph.name, {o.name: o.code_settings for o in graph.ops}, Source("test", written))
+    async with Engine(graph, merged) as engine:
+        for _ in range(10):
+            assert await outcomes(engine, *range(200)) == list(range(200))
+        statistics = engine.statistics().lanes["thread"]
+    assert counting.most <= settings["concurrency"]  # type: ignore[attr-defined]
+    assert (statistics.running, statistics.waiting) == (0, 0)
+
+
+def test_a_place_of_a_bound_goes_to_the_job_that_came_first() -> None:
+    bound, jobs = Bound(1), [object(), object()]
+    bound.waiting.extend(jobs)  # type: ignore[arg-type]
+    assert (bound.next(), bound.next()) == (jobs[0], None)
+    bound.leave()
+    assert bound.next() is jobs[1]
+    bound.leave()
+    assert (bound.next(), len(bound.places)) == (None, 1)
+
+
+async def test_an_outcome_that_cannot_be_handed_back_does_not_keep_those_after_it() -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
+
+    def on_done(item: Any) -> None:
+        raise RuntimeError("a defect")
+
+    async with Engine(graph_of(Threaded)) as engine:
+        engine.begin(1, on_done=on_done)
+        assert await engine.submit(2) is not None
+    assert told == ["a defect"]

@@ -214,7 +214,7 @@ def test_the_service_is_bounded() -> None:
     server = prepared(Op("a", entry()), worker_num=2000, dag={"channel_size": 50}, op={"a": {"concurrency": 7}})
     ours = server.settings
     assert (ours.service.http_port, ours.service.max_in_flight, ours.service.timeout_ms) == (9999, 2000, 60_000)
-    assert (ours.dag.channel_size, ours.dag.cpu_threads) == (50, 8)
+    assert (ours.dag.channel_size, ours.dag.cpu_threads) == (50, 7)
     assert ours.service.host == "0.0.0.0"
     assert prepared(Op("a", entry())).settings.service.max_in_flight == 512
 

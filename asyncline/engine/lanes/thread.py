@@ -80,9 +80,9 @@ class Bound:
 class ThreadLane(Lane):
     """`width` threads that share one queue of Jobs, oldest first. Hooks of one Op may run in several at once.
 
-    To wake a thread costs more than a short hook, and threads that are awake fight for the interpreter. So one is woken
-    at a time: it wakes the next where it leaves Jobs behind, before it begins with its own, and then takes as many as it
-    can. Those that end while the loop is busy are handed back together.
+    To wake a thread costs more than a short hook, and threads that are awake fight for the interpreter. So one is
+    woken at a time: it wakes the next where it leaves Jobs behind, before it begins with its own, and then takes as
+    many as it can. Those that end while the loop is busy are handed back together.
     """
 
     fuses = True
