@@ -12,6 +12,7 @@ tracer.py       the figures as text, every few seconds
 timeline/       what every request, hook and batch did and when
 resident.py     memory of the process
 observing.py    all of this, put together for one Engine
+devices.py      memory and use of GPUs
 prometheus.py   the same, as /metrics
 usage.py        the same, as the Open Inference Protocol's statistics
 log.py          log lines with data_id and log_id; set-up of the console log

@@ -34,7 +34,6 @@ class Observing:
         self._engine = engine
         self.statistics = Statistics(engine.plan)
         self.usages = Usages(engine, self.statistics)
-        self.metrics = Metrics(engine, self.statistics, logs)
         self._resident = Resident()
         self._recorder = Recorder(engine, dag.timeline_mb * 10**6) if dag.timeline_mb else None
         self._captures = None
@@ -43,6 +42,7 @@ class Observing:
                 raise SettingsError("trace_slow_ms and trace_errors take what the timeline has: dag.timeline_mb is 0")
             self._captures = Captures(engine, self._recorder, service)
         self._windows = Windows(engine, self.statistics)
+        self.metrics = Metrics(engine, self.statistics, self._windows, logs)
         self._tracer = None
         if dag.tracer.interval_s > 0:
             self._tracer = Tracer(engine, self.statistics, self._windows, dag.tracer.interval_s)
@@ -56,6 +56,7 @@ class Observing:
 
     def start(self) -> None:
         """Look at what happens by itself too, such as the loop's lag."""
+        self._windows.looks.append(self.statistics.note_lag)
         if self._recorder is not None:
             self._windows.looks.append(self._gauge)
         self._windows.start()

@@ -1,34 +1,61 @@
-"""`/metrics`: the Statistics in Prometheus's text format, rendered when asked, free until then."""
+"""`/metrics`: the Statistics for Prometheus, rendered when asked, free until then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-from asyncline.engine.engine import Engine
+from asyncline.engine.engine import Engine, EngineStatistics
+from asyncline.observe.devices import Devices
+from asyncline.observe.figures import Figures
 from asyncline.observe.histogram import Histogram
 from asyncline.observe.logs.logs import Logs
-from asyncline.observe.statistics import Statistics
+from asyncline.observe.statistics import Statistics, Traced
+from asyncline.observe.windows import Windows
+
+WINDOW_S = 10
+"""Of the shares of time."""
 
 
-class Metrics(Collector):
-    """Renders what `statistics` counted of `engine`, and its state now."""
+class Metrics:
+    """Renders what `statistics` counted of `engine`, and its state now.
 
-    def __init__(self, engine: Engine, statistics: Statistics, logs: Logs | None = None) -> None:
+    :param windows: for what is a share of time.
+    :param logs: say which lines they left out.
+    """
+
+    def __init__(
+        self, engine: Engine, statistics: Statistics, windows: Windows | None = None, logs: Logs | None = None
+    ) -> None:
         self._engine = engine
         self._logs = logs
         self._statistics = statistics
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
+        self._windows = windows
+        self._devices = Devices(engine.plan)
+        self._process = ProcessCollector(registry=None)
 
-    def render(self) -> bytes:
-        return bytes(generate_latest(self._registry))
+    async def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The page and its type: OpenMetrics where the header `accept` has it, else Prometheus's text format."""
+        counted = list(self.collect())
+        write: Callable[[Any], bytes] = generate_latest
+        kind = CONTENT_TYPE_LATEST
+        if accept is not None and "application/openmetrics-text" in accept:
+            write, kind = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
+        # In a thread: the process's numbers are read from files, and those of devices from their driver.
+        return await asyncio.to_thread(self._write, counted, write), kind
 
-    def describe(self) -> list[Metric]:
-        return []
+    def _write(self, counted: list[Metric], write: Callable[[Any], bytes]) -> bytes:
+        registry = CollectorRegistry()
+        registry.register(_Collected([*counted, *self._process.collect(), *self._devices.collect()]))
+        return bytes(write(registry))
 
     def collect(self) -> Iterator[Metric]:
         self._statistics.fold()
@@ -48,7 +75,7 @@ class Metrics(Collector):
             rejected.add_metric([reason], count)
         yield rejected
         seconds = HistogramMetricFamily("asyncline_request_seconds", "Time from admission to outcome.")
-        _add(seconds, [], counted.request_seconds)
+        _add(seconds, [], counted.request_seconds, counted.exemplars)
         yield seconds
         if counted.first_part_seconds is not None:
             first = HistogramMetricFamily(
@@ -98,21 +125,62 @@ class Metrics(Collector):
     def _state(self) -> Iterator[Metric]:
         now = self._engine.statistics()
         yield GaugeMetricFamily("asyncline_in_flight", "Requests in flight.", value=now.in_flight)
+        yield GaugeMetricFamily("asyncline_in_flight_limit", "Requests that may be.", value=now.max_in_flight)
         yield GaugeMetricFamily("asyncline_in_flight_bytes", "Request bytes in flight.", value=now.nbytes)
         ready = float(self._engine.problem() is None)
         yield GaugeMetricFamily("asyncline_ready", "1 while requests are served.", value=ready)
         depth = GaugeMetricFamily("asyncline_channel_depth", "Items waiting in front of an Op.", labels=["op"])
+        size = GaugeMetricFamily("asyncline_channel_size", "Items that may wait in front of an Op.", labels=["op"])
         for name, channel in now.channels.items():
             depth.add_metric([name], channel.depth)
-        yield depth
+            size.add_metric([name], channel.size)
+        yield from (depth, size)
+        yield from self._lanes(now)
+        yield from self._troubles()
+        if self._windows is not None and self._windows.has_begun:
+            yield self._utilisation(self._windows.figures(WINDOW_S))
+
+    def _lanes(self, now: EngineStatistics) -> Iterator[Metric]:
         alive = GaugeMetricFamily("asyncline_lane_workers", "Workers of a CPU lane that are alive.", labels=["lane"])
         running = GaugeMetricFamily("asyncline_lane_running", "Hooks running in a lane.", labels=["lane"])
         waiting = GaugeMetricFamily("asyncline_lane_waiting", "Hooks waiting for a worker of a lane.", labels=["lane"])
+        replaced = CounterMetricFamily(
+            "asyncline_lane_workers_replaced", "Workers of a CPU lane that were started again.", labels=["lane"]
+        )
+        shared = GaugeMetricFamily(
+            "asyncline_shared_memory_bytes", "Memory that the pool's processes share, by what is in it.", labels=["use"]
+        )
+        limit = GaugeMetricFamily("asyncline_shared_memory_limit_bytes", "Most of it.", labels=["use"])
         for name, lane in now.lanes.items():
             alive.add_metric([name], lane.alive)
             running.add_metric([name], lane.running)
             waiting.add_metric([name], lane.waiting)
-        yield from (alive, running, waiting)
+            replaced.add_metric([name], lane.replaced)
+            if lane.shared_max_nbytes:
+                shared.add_metric(["arguments"], lane.arguments_nbytes)
+                shared.add_metric(["results"], lane.results_nbytes)
+                limit.add_metric(["arguments"], lane.shared_max_nbytes)
+                limit.add_metric(["results"], lane.shared_max_nbytes)
+        yield from (alive, running, waiting, replaced, shared, limit)
+        hooks = CounterMetricFamily("asyncline_hook_seconds", "Time of hooks in lanes.", labels=["op", "hook"])
+        for (op, hook), seconds in self._statistics.job_seconds.items():
+            hooks.add_metric([op, hook], seconds)
+        yield hooks
+
+    def _utilisation(self, figures: Figures) -> Metric:
+        busy = GaugeMetricFamily(
+            "asyncline_op_utilisation_ratio",
+            f"Share of the last {WINDOW_S} s in which an Op's replicas, or workers, were busy with it.",
+            labels=["op"],
+        )
+        for op in figures.ops:
+            busy.add_metric([op.name], 1.0 - op.idle)
+        return busy
+
+    def _troubles(self) -> Iterator[Metric]:
+        lag = HistogramMetricFamily("asyncline_loop_lag_seconds", "Delay of the event loop, ten times a second.")
+        _add(lag, [], self._statistics.loop_lag)
+        yield lag
         lost = self._statistics.workers_lost
         yield CounterMetricFamily("asyncline_workers_lost", "Pool processes that died or were killed.", value=lost)
         if self._logs is not None:
@@ -128,7 +196,31 @@ class Metrics(Collector):
         yield CounterMetricFamily("asyncline_loop_blocked", "Times that a hook blocked the event loop.", value=blocked)
 
 
-def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+class _Collected(Collector):
+    """Families that are there already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _add(
+    family: HistogramMetricFamily,
+    labels: list[str],
+    histogram: Histogram,
+    exemplars: Mapping[int, Traced] = MappingProxyType({}),
+) -> None:
+    """:param exemplars: by the place of their bucket."""
     bounds = [*map(str, histogram.bounds.tolist()), "+Inf"]
     counts = histogram.counts.cumsum().tolist()
-    family.add_metric(labels, list(zip(bounds, counts, strict=True)), histogram.sum)
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    for place, (bound, count) in enumerate(zip(bounds, counts, strict=True)):
+        found = exemplars.get(place)
+        if found is None:
+            buckets.append((bound, count))
+        else:
+            # In full milliseconds: longer fractions than that are another number to some readers.
+            buckets.append((bound, count, Exemplar({"trace_id": found.trace_id}, found.seconds, round(found.at, 3))))
+    family.add_metric(labels, buckets, histogram.sum)

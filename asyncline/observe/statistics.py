@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,16 @@ class Failure:
     message: str
 
 
+class Traced(NamedTuple):
+    """A request that came with a trace context."""
+
+    seconds: float
+    trace_id: str
+    """32 hexadecimal digits."""
+    at: float
+    """Its end, in seconds since the epoch."""
+
+
 @dataclass
 class Failures:
     """Requests that an Op failed, and the seconds that they had spent at it."""
@@ -56,6 +67,10 @@ class Statistics(Observer):
         #: Requests by outcome: `ok` or the code of the error (`product` for the business's own).
         self.outcomes: Counter[str] = Counter()
         self.request_seconds = Histogram(SECONDS)
+        #: The newest traced request of each bucket of `request_seconds`.
+        self.exemplars: dict[int, Traced] = {}
+        #: Delays of the event loop, as it was looked at.
+        self.loop_lag = Histogram(SECONDS)
         #: Seconds of those that had an answer, for percentiles.
         self.latency = LogHistogram()
         self.last_failures: deque[Failure] = deque(maxlen=LAST_FAILURES)
@@ -93,6 +108,7 @@ class Statistics(Observer):
         self._plan = plan
         self._takes_rows = plan.graph.takes_rows
         self._times: list[list[float]] = []
+        self._traced: deque[Traced] = deque(maxlen=FOLD_AFTER)
         #: By Op: rows and seconds of its batches, and whether they were run to the end.
         self._batches: dict[str, list[tuple[int, float, bool]]] = {name: [] for name in batching}
 
@@ -100,6 +116,8 @@ class Statistics(Observer):
         if self.first_part_seconds is not None and item.parts is not None and item.parts.count:
             self.first_part_seconds.observe([item.parts.first_s])
         self.last_started_at = item.started_at
+        if item.traceparent is not None:
+            self._traced.append(Traced(item.times[-1], item.traceparent[3:35], time.time()))
         if self._takes_rows and item.error is None:
             self.rows += len(item.values[0])
         # By identity: a value may be an array, whose == has no truth.
@@ -131,6 +149,9 @@ class Statistics(Observer):
         """Count the Items and batches kept since the last time."""
         for name in self._batches:
             self._fold_batches(name)
+        while self._traced:
+            traced = self._traced.popleft()
+            self.exemplars[int(np.searchsorted(SECONDS, traced.seconds))] = traced
         if not self._times:
             return
         times, self._times = np.array(self._times), []
@@ -172,6 +193,10 @@ class Statistics(Observer):
 
     def replica_hung(self, node: Node, replica: int) -> None:
         self.hangs += 1
+
+    def note_lag(self, seconds: float) -> None:
+        """The event loop was looked at, and was late by so much."""
+        self.loop_lag.observe([max(0.0, seconds)])
 
     def rejected(self, reason: str) -> None:
         self.rejections[reason] += 1

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from asyncline.engine.engine import Engine
+from asyncline.errors import Unavailable
 from asyncline.observe.figures import Figures
 from asyncline.observe.pulse import Pulse
 from asyncline.observe.snapshot import Snapshot, figures
@@ -46,10 +47,17 @@ class Windows:
     def _snapshot(self) -> Snapshot:
         return Snapshot.take(self._engine, self._statistics, self._pulse.take())
 
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._kept)
+
     def figures(self, seconds: float) -> Figures:
-        """Of the last so many seconds, or as many as there are."""
+        """Of the last so many seconds, or as many as there are.
+
+        :raises Unavailable: it has not begun.
+        """
         if not self._kept:
-            return figures([self._snapshot()], self._engine)
+            raise Unavailable(f"the server is {self._engine.state}")
         newest = self._kept[-1]
         since = newest.at - seconds - INTERVAL_S / 2
         return figures([one for one in self._kept if one.at >= since], self._engine)

@@ -83,6 +83,15 @@ async def test_a_request_that_asks_for_its_trace_is_told_where_it_is() -> None:
     assert [event["args"]["data_id"] for event in events if event.get("cat") == "request"] == [1]
 
 
+async def test_open_metrics_is_given_to_who_asks_for_it() -> None:
+    async with observed() as session:
+        async with session.get("/metrics") as answer:
+            assert answer.content_type == "text/plain" and "asyncline_op_utilisation_ratio" in await answer.text()
+        async with session.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}) as answer:
+            assert answer.content_type == "application/openmetrics-text"
+            assert (await answer.text()).endswith("# EOF\n")
+
+
 async def test_one_timeline_is_written_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = asyncio.Event(), threading.Event()
 

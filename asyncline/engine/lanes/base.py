@@ -127,6 +127,12 @@ class LaneStatistics:
     """Workers replaced so far."""
     pids: tuple[int, ...] = ()
     """Of workers that are processes."""
+    arguments_nbytes: int = 0
+    """In shared memory, of arguments that workers may still read."""
+    results_nbytes: int = 0
+    """In shared memory, of results that something here still reads."""
+    shared_max_nbytes: int = 0
+    """Most of each of them."""
 
 
 class Lane(ABC):

@@ -474,7 +474,9 @@ class ProcessLane(Lane):
         running = sum(bool(each.jobs) for each in alive) + len(self._leaving)
         waiting = len(self._jobs) + len(self._entering) + sum(max(0, len(each.jobs) - 1) for each in alive)
         pids = tuple(each.pid for each in alive if each.pid is not None)
-        return LaneStatistics(self.width, len(alive), running, waiting, self._replaced, pids)
+        segments = self.segments
+        shared = segments.used_bytes, segments.read_bytes, segments.max_bytes
+        return LaneStatistics(self.width, len(alive), running, waiting, self._replaced, pids, *shared)
 
 
 def make_recipe(node: Node) -> worker.Recipe:

@@ -40,7 +40,7 @@ Page = Callable[[web.BaseRequest], Awaitable[Answer]]
 class RestTransport(Transport):
     """`POST /{graph}` and the server's own pages.
 
-    :param metrics: renders `/metrics`, in Prometheus's text format.
+    :param metrics: renders `/metrics` for a header Accept: the page and its type.
     :param guard: that of the server; one of its own by default.
     :param routes: make the routes of other protocols.
     """
@@ -49,7 +49,7 @@ class RestTransport(Transport):
         self,
         engine: Engine,
         settings: ServiceSettings,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[str | None], Awaitable[tuple[bytes, str]]],
         guard: ConnGuard | None = None,
         *,
         routes: Iterable[Callable[[Intake], Routes]] = (),
@@ -250,7 +250,8 @@ class RestTransport(Transport):
         return Answer(200 if problem is None else 503, body, JSON, close=self._draining)
 
     async def _metrics_page(self, request: web.BaseRequest) -> Answer:
-        return Answer(200, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        page, kind = await self._metrics(request.headers.get("Accept"))
+        return Answer(200, page, kind)
 
     async def _openapi(self, request: web.BaseRequest) -> Answer:
         description = openapi(self._engine.graph, self._decoder, has_token=self._intake.has_token)
