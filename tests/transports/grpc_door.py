@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import grpc
+import pytest
 from grpclib.const import Cardinality, Handler
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -28,6 +28,8 @@ from asyncline.transports.grpc.transport import GrpcTransport
 from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.guard.limits import Limits
 from asyncline.transports.oip import Models
+
+grpc = pytest.importorskip("grpc", reason="pip install grpcio")
 
 RUN, CHAT, HOLD, RAISE = "/test.Test/Run", "/test.Test/Chat", "/test.Test/Hold", "/test.Test/Raise"
 # Once for all tests: with the last of its channels grpcio ends a thread, wherever that happens to be collected.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import subprocess
 import zlib
 from pathlib import Path
@@ -315,7 +316,9 @@ async def test_a_deadline_ends_the_request() -> None:
         raw = await door.raw()
         stream = raw.call(RUN, grpc_timeout="50m")
         said = dict((await raw.until(ResponseReceived, stream=stream)).headers)
-        assert said["grpc-status"] == "4" and "the deadline of 50 ms passed" in said["grpc-message"]
+        # Counted from the headers: what is left when the message is there, too, is a little less.
+        assert said["grpc-status"] == "4"
+        assert re.fullmatch(r"the deadline of (50|[1-4]?\d) ms passed in op 'gate'", said["grpc-message"])
         await gate.left.acquire()
 
 

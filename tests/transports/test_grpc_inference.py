@@ -14,6 +14,7 @@ from asyncline import BadRequest, Engine, Graph, Request
 from asyncline.client import Remote
 from tests.serving import Server, serving
 
+pytest.importorskip("grpc", reason="pip install grpcio")  # without it tritonclient raises something else
 triton = pytest.importorskip("tritonclient.grpc")
 triton_aio = pytest.importorskip("tritonclient.grpc.aio")
 
