@@ -127,6 +127,7 @@ def serve(
     config: Config = None,
     assignments: Assignments = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
+    memwatch: Annotated[bool, typer.Option("--memwatch", help="the same as --set dag.leak_watch=true")] = False,
     reload: Annotated[bool, typer.Option("--reload", help="start again when a Python or YAML file changes")] = False,
     supervise: Annotated[
         bool, typer.Option("--supervise", help="a parent holds the sockets and starts a server that failed again")
@@ -135,6 +136,8 @@ def serve(
     service: dict[str, Any],
 ) -> None:
     """Serve a graph until SIGTERM or Ctrl-C."""
+    if memwatch:
+        assignments = [*(assignments or []), "dag.leak_watch=true"]
     if log_level.lower() not in ("debug", "info", "warning", "error"):
         raise SettingsError(f"--log-level {log_level!r}: use debug, info, warning or error")
     if reload and supervise:
@@ -211,6 +214,41 @@ def _advise(laid_out: Plan, sample: str | None, out: Console) -> None:
         report = advise(laid_out, values, status.update)
     out.print()
     out.print(report)
+
+
+leak = typer.Typer(help="Find out whether a graph keeps more and more memory.", no_args_is_help=True)
+app.add_typer(leak, name="leak")
+
+
+@leak.callback()
+def _leak() -> None: ...
+
+
+@leak.command("check")
+def leak_check(
+    target: App,
+    config: Config = None,
+    assignments: Assignments = None,
+    requests: Annotated[int, typer.Option(min=100, help="how many to send")] = 20_000,
+    input: Annotated[
+        str | None, typer.Option("--input", metavar="FILE|JSON", help="a request; default: what Op.example returns")
+    ] = None,
+    max_slope: Annotated[float, typer.Option(min=0, help="bytes a request that memory may grow by")] = 64,
+) -> None:
+    """Run a graph in this process, and fail if memory, tasks or descriptors grow with the requests: a gate for CI.
+
+    Exit codes: 0 no leak, 1 a leak, 2 inconclusive, 3 requests failed.
+    """
+    set_library_threads(_library_threads(config, assignments or []))
+    tune_malloc()
+    from asyncline.tools.leak import check as run
+
+    graph = load(target)
+    laid_out = plan(graph, _settings(graph, config, assignments, {}))
+    with console.status("") as status:
+        report = run(laid_out, requests, input, max_slope, status.update)
+    print(report.text)  # noqa: T201  # the answer
+    raise typer.Exit(report.verdict)
 
 
 @app.command()

@@ -105,6 +105,7 @@ class DagSettings(_Section):
     nvtx: bool = Field(False, description="mark what replicas do for NVIDIA's profilers")
     fuse: bool = Field(True, description="run neighbouring CPU hooks of the same lane as one task")
     tracer: TracerSettings = TracerSettings()
+    leak_watch: bool = Field(False, description="watch memory, descriptors and tasks, and warn of what only grows")
     timeline_mb: int = Field(16, ge=0, le=4096, description="memory of the timeline of the last requests; 0: none")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from asyncline.engine.engine import Engine
 from asyncline.errors import SettingsError
 from asyncline.observe.figures import Figures
+from asyncline.observe.leaks.watch import LeakWatch
 from asyncline.observe.log import Log
 from asyncline.observe.logs.access import AccessLog
 from asyncline.observe.logs.logs import Logs
@@ -54,11 +55,16 @@ class Observing:
             if observer is not None:
                 engine.hooks.add(observer)
 
+        self._leaks = LeakWatch(engine, self.statistics, service.log_dir) if dag.leak_watch else None
+        self.metrics.leaks = self._leaks
+
     def start(self) -> None:
         """Look at what happens by itself too, such as the loop's lag."""
         self._windows.looks.append(self.statistics.note_lag)
         if self._recorder is not None:
             self._windows.looks.append(self._gauge)
+        if self._leaks is not None:
+            self._windows.listeners.append(self._leaks.tick)
         self._windows.start()
         if self._tracer is not None:
             self._tracer.start()
@@ -73,6 +79,8 @@ class Observing:
         if self._captures is not None:
             self._captures.close()
         self._windows.close()
+        if self._leaks is not None:
+            self._leaks.close()
         if self._access is not None:
             self._access.hand_over()
         self._resident.close()

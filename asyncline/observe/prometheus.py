@@ -17,6 +17,7 @@ from asyncline.engine.engine import Engine, EngineStatistics
 from asyncline.observe.devices import Devices
 from asyncline.observe.figures import Figures
 from asyncline.observe.histogram import Histogram
+from asyncline.observe.leaks.watch import LeakWatch
 from asyncline.observe.logs.logs import Logs
 from asyncline.observe.statistics import Statistics, Traced
 from asyncline.observe.windows import Windows
@@ -37,6 +38,8 @@ class Metrics:
     ) -> None:
         self._engine = engine
         self._logs = logs
+        #: Where there is one: what it saw last is told too.
+        self.leaks: LeakWatch | None = None
         self._statistics = statistics
         self._windows = windows
         self._devices = Devices(engine.plan)
@@ -63,6 +66,7 @@ class Metrics:
         yield from self._ops()
         yield from self._connections()
         yield from self._state()
+        yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
         counted = self._statistics
@@ -121,6 +125,22 @@ class Metrics:
             for labels, count in counts.items():
                 family.add_metric(list(labels), count)
             yield family
+
+    def _process(self) -> Iterator[Metric]:
+        sample = None if self.leaks is None else self.leaks.last
+        if self.leaks is None or sample is None:
+            return
+        for name, about, value in (
+            ("resident_bytes", "Memory of the server's process.", sample.rss),
+            ("workers_own_bytes", "Memory that processes of the CPU pool share with nobody.", sample.workers_rss),
+            ("descriptors", "Descriptors that are open.", sample.descriptors),
+            ("tasks", "Tasks of asyncio beside those of requests.", sample.tasks),
+            ("threads", "Threads of the server's process.", sample.threads),
+            ("memory_blocks", "Memory blocks of Python's allocators.", sample.blocks),
+        ):
+            yield GaugeMetricFamily(f"asyncline_{name}", about, value=value)
+        leaking = self.leaks.finding is not None and self.leaks.finding.is_leak
+        yield GaugeMetricFamily("asyncline_leak", "1 while the leak watch finds a leak.", value=float(leaking))
 
     def _state(self) -> Iterator[Metric]:
         now = self._engine.statistics()

@@ -20,7 +20,7 @@ def read_values(sample: str, request: Request) -> dict[Input, Any]:
     is_file = os.path.isfile(sample)
     try:
         body = Path(sample).read_bytes() if is_file else sample.encode(errors="surrogateescape")
-        payload = BodyDecoder(request).decode(body, _media_type(sample) if is_file else "application/json")
+        payload = BodyDecoder(request).decode(body, media_type(sample) if is_file else "application/json")
         values = request.unpack(payload)
     except OSError as error:
         raise SettingsError(f"--sample: cannot read {sample}: {error.strerror}") from error
@@ -33,7 +33,7 @@ def read_values(sample: str, request: Request) -> dict[Input, Any]:
     return {getattr(request, name): values[name] for name in request.fields}
 
 
-def _media_type(name: str) -> str:
+def media_type(name: str) -> str:
     """By the name alone; empty where that tells nothing, so that the Request decides."""
     if name.lower().endswith(".msgpack"):
         return "application/msgpack"
