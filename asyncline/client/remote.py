@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from asyncline.client.address import Address
+from asyncline.client.joined import Joined, JoinedRows
 from asyncline.client.pool import Pool
 from asyncline.client.signature import Sample, Signature
 from asyncline.engine.context import context
@@ -23,8 +23,11 @@ from asyncline.errors import (
     RequestError,
     Unavailable,
 )
+from asyncline.graph.collate import gather
 from asyncline.graph.op import Op, snake_case
+from asyncline.graph.outcomes import Rows
 from asyncline.graph.request import Input
+from asyncline.wire.oip.datatypes import Array
 
 TIMEOUT_MS = 10_000
 """Longest time of a batch, where the Op's `timeout_ms` does not say."""
@@ -36,12 +39,14 @@ _NOT_THEIRS = (Unavailable, Overloaded, DeadlineExceeded)
 """Errors that say nothing about the samples of a batch."""
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A sample that has been checked, and the deadline of its request, in seconds of CLOCK_MONOTONIC."""
+ROWS = 64
+"""Most rows of a request of rows, where neither the Op's `batch_size` nor the model says."""
 
-    arrays: Sample
-    expires_at: float | None
+
+class _Checked(tuple[Array, ...]):
+    """A Sample that has been checked."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class Remote(Op):
     :param inputs: one Op or field for each input of the model, in the order of its metadata.
     :param version: empty: the server chooses.
     :param outputs: the names of the outputs to ask for; all by default.
+    :param rows: every request brings a batch of its own: `[n, ...]` of every input, equal n, and so comes the result.
+        It goes as one request where it has no more rows than `batch_size`, by default 64, and the model take; larger
+        ones are cut, smaller ones share a request with others.
     :param headers: sent with every request, as `{"Authorization": "Bearer ..."}`.
     :param max_answer_mb: largest answer in MB (10⁶ bytes).
     :raises GraphError: an endpoint or a header is malformed.
@@ -84,11 +92,17 @@ class Remote(Op):
         *inputs: Input,
         version: str = "",
         outputs: str | Sequence[str] = (),
+        rows: bool = False,
         headers: Mapping[str, str] | None = None,
         max_answer_mb: float = 64,
         name: str | None = None,
         **settings: Any,
     ) -> None:
+        self._takes_rows = rows
+        if rows:
+            self.collate = JoinedRows()
+            if "batch_size" not in self._settings_in_class:
+                settings.setdefault("batch_size", ROWS)
         super().__init__(*inputs, name=_name(model) if name is None else name, **settings)
         try:
             addresses = tuple(map(Address.parse, [endpoints] if isinstance(endpoints, str) else endpoints))
@@ -119,21 +133,22 @@ class Remote(Op):
             raise LoadError(
                 f"remote model {self._remote.model!r} has {len(expected)} inputs ({names}), got {len(self.inputs)}"
             )
+        if self._takes_rows and not remote.signature.description.batches:
+            raise LoadError(f"remote model {self._remote.model!r} takes no batches, so no rows either")
         return remote
 
     def preprocess(self, *values: Any) -> Any:
-        try:
-            expires_at = context().expires_at
-        except LookupError:  # called by hand
-            expires_at = None
-        return _Prepared(self._remote.signature.sample(values), expires_at)
+        signature = self._remote.signature
+        return Rows(signature.rows(values)) if self._takes_rows else _Checked(signature.sample(values))
 
     def bucket(self, sample: Any) -> Hashable:
         """By the shapes: one batch is one request."""
-        arrays = sample.arrays if isinstance(sample, _Prepared) else sample if isinstance(sample, tuple) else (sample,)
+        if self._takes_rows:
+            return None  # JoinedRows knows
+        arrays = sample if isinstance(sample, tuple) else (sample,)
         return tuple([getattr(array, "shape", None) for array in arrays])
 
-    async def process(self, batch: list[Any]) -> list[Any]:
+    async def process(self, batch: Any) -> Any:
         """Run samples: what `preprocess` made, or where it is one's own, arrays or tuples of one for each input.
 
         The time for it ends with the last deadline among them, or with the Op's `timeout_ms`.
@@ -142,19 +157,21 @@ class Remote(Op):
             where the endpoint is at fault, the samples get the error as their result: to try them one by one, as is
             done with a batch that raises, would not help them, and still less the endpoint.
         """
+        if isinstance(batch, Joined):
+            return await self._ask_rows(batch)
         signature: Signature = self.model.signature
         results: list[Any] = [None] * len(batch)
         samples: list[tuple[int, Sample]] = []
         for index, sample in enumerate(batch):
-            if isinstance(sample, _Prepared):
-                samples.append((index, sample.arrays))
+            if isinstance(sample, _Checked):
+                samples.append((index, sample))
                 continue
             try:
                 samples.append((index, signature.sample(sample if isinstance(sample, tuple) else (sample,))))
             except BadRequest as error:
                 results[index] = error
         groups = signature.groups(samples)
-        timeout_s = self._timeout_s(batch)
+        timeout_s = self._timeout_s()
         if len(groups) == 1:
             await self._ask(results, groups[0], timeout_s, alone=True)
             return results
@@ -164,13 +181,47 @@ class Remote(Op):
                 tasks.create_task(asking, name=f"asyncline {self.name}.process")
         return results
 
-    def _timeout_s(self, batch: list[Any]) -> float:
-        timeout_s = (self.settings.timeout_ms or TIMEOUT_MS) / 1e3
-        deadlines = [sample.expires_at if isinstance(sample, _Prepared) else None for sample in batch]
-        latest = max((at for at in deadlines if at is not None), default=None)
-        if latest is None or None in deadlines:
+    async def _ask_rows(self, joined: Joined) -> Any:
+        """The outputs, or where the endpoint is at fault the error of every sample."""
+        remote: RemoteModel = self.model
+        signature, timeout_s = remote.signature, self._timeout_s()
+        # A `preprocess` of one's own has not checked them.
+        checked = type(self).preprocess is Remote.preprocess
+        columns = joined.columns if checked else signature.rows(joined.columns)
+        count = len(columns[0])
+        most = signature.description.max_batch_size or count
+
+        async def ask(start: int) -> dict[str, Array] | RequestError:
+            part = [column[start : start + most] for column in columns]
+            try:
+                response = await remote.pool.infer(signature.request_of(part), timeout_s)
+                return signature.columns(response, len(part[0]))
+            except RequestError as error:
+                return error
+
+        starts = range(0, count, most)
+        if len(starts) == 1:
+            found = [await ask(0)]
+        else:
+            async with asyncio.TaskGroup() as tasks:
+                name = f"asyncline {self.name}.process"
+                asked = [tasks.create_task(ask(start), name=name) for start in starts]
+            found = [each.result() for each in asked]
+        errors = [each for each in found if isinstance(each, RequestError)]
+        for error in errors:
+            if not isinstance(error, _NOT_THEIRS):
+                raise error
+        if errors:
+            return [copy(errors[0]) for _ in range(joined.samples)]
+        outputs = gather(found, [min(most, count - start) for start in starts])
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def _timeout_s(self) -> float:
+        timeout_s: float = (self.settings.timeout_ms or TIMEOUT_MS) / 1e3
+        try:
+            return min(timeout_s, max(0.001, context().remaining_s))  # until the last deadline of the batch
+        except LookupError:  # called by hand
             return timeout_s
-        return min(timeout_s, max(0.001, latest - time.monotonic()))
 
     async def _ask(self, results: list[Any], group: list[tuple[int, Sample]], timeout_s: float, *, alone: bool) -> None:
         remote: RemoteModel = self.model

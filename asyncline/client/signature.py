@@ -54,6 +54,19 @@ class Signature:
             raise BadRequest(f"remote model {self.model!r} has {len(self.inputs)} inputs, got {len(values)}")
         return tuple([each.check(value) for each, value in zip(self.inputs, values, strict=True)])
 
+    def rows(self, values: Sequence[Any]) -> Sample:
+        """The same of a batch, `[n, ...]` for each input.
+
+        :raises BadRequest: as of `sample`; or the inputs differ in rows.
+        """
+        if len(values) != len(self.inputs):
+            raise BadRequest(f"remote model {self.model!r} has {len(self.inputs)} inputs, got {len(values)}")
+        arrays = tuple([each.check(value, is_rows=True) for each, value in zip(self.inputs, values, strict=True)])
+        if len(set(map(len, arrays))) > 1:
+            found = ", ".join(f"{each.name} {len(array)}" for each, array in zip(self.inputs, arrays, strict=True))
+            raise BadRequest(f"the inputs have different numbers of rows: {found}")
+        return arrays
+
     def shapes(self, sample: Sample) -> tuple[tuple[int, ...], ...]:
         """Samples with equal ones go into one request."""
         return tuple([array.shape for array in sample])
@@ -73,9 +86,12 @@ class Signature:
 
     def request(self, samples: Sequence[Sample]) -> InferRequest:
         """One request for samples of equal shapes; for one sample only where the model takes no batches."""
-        columns = zip(*samples, strict=True)
+        return self.request_of([self._join(column) for column in zip(*samples, strict=True)])
+
+    def request_of(self, columns: Sequence[Array]) -> InferRequest:
+        """One request for what each input gets."""
         inputs = tuple(
-            InferTensor(each.name, each.datatype, each.encode(self._join(column)))
+            InferTensor(each.name, each.datatype, each.encode(column))
             for each, column in zip(self.inputs, columns, strict=True)
         )
         return InferRequest(
@@ -91,22 +107,31 @@ class Signature:
 
         :raises Malformed: an output is missing, of another datatype or shape, or has another number of rows.
         """
+        columns = self.columns(response, count)
+        if not self.description.batches:
+            rows: list[Any] = [list(columns.values())]
+        else:
+            rows = list(zip(*columns.values(), strict=True))
+        return [row[0] for row in rows] if len(columns) == 1 else [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def columns(self, response: InferResponse, count: int) -> dict[str, Array]:
+        """Every output by its name, with `count` rows where the model takes batches.
+
+        :raises Malformed: as of `results`.
+        """
         found = {tensor.name: tensor for tensor in response.outputs}
         expected = self.outputs or tuple(_unknown(name) for name in found)
         if not expected:
             raise Malformed(f"remote model {self.model!r} gave no output")
-        columns = {tensor.name: self._column(tensor, found.get(tensor.name), count) for tensor in expected}
-        if len(columns) == 1:
-            return columns.popitem()[1]
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return {tensor.name: self._column(tensor, found.get(tensor.name), count) for tensor in expected}
 
     def _join(self, rows: Sequence[Array]) -> Array:
         if not self.description.batches:
             return rows[0]
         return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
-    def _column(self, expected: TensorMetadata, tensor: InferTensor | None, count: int) -> list[Any]:
-        """The rows of an output."""
+    def _column(self, expected: TensorMetadata, tensor: InferTensor | None, count: int) -> Array:
+        """An output, checked."""
         where = f"remote model {self.model!r} output {expected.name!r}"
         if tensor is None:
             raise Malformed(f"{where} is missing")
@@ -121,11 +146,9 @@ class Signature:
                 got = f"{tensor.datatype} {list(tensor.shape)}"
                 raise Malformed(f"{where}: expected {expected.datatype} {list(shape)}, got {got}")
         array = fp32_from_bf16(tensor.array) if tensor.datatype == "BF16" else tensor.array
-        if not self.description.batches:
-            return [array]
-        if tensor.shape[:1] != (count,):
+        if self.description.batches and tensor.shape[:1] != (count,):
             raise Malformed(f"{where} has the shape {list(tensor.shape)} for {count} samples")
-        return list(array)
+        return array
 
 
 class _Input:
@@ -139,21 +162,21 @@ class _Input:
         if description.batches and not metadata.shape:
             raise LoadError(f"tensor {self.name!r} has no batch, though its model takes batches")
         row = metadata.shape[1:] if description.batches else metadata.shape
-        self._row = row
+        #: The shapes of a sample, and of a batch.
+        self._shapes = (row, (-1, *row))
         #: Numbers are checked as the fields of a Request are.
-        self._field = (
-            fields.Tensor("FP32" if self.datatype == "BF16" else self.datatype, row) if self._numeric else None
-        )
+        datatype = "FP32" if self.datatype == "BF16" else self.datatype
+        self._fields = [fields.Tensor(datatype, shape) for shape in self._shapes] if self._numeric else None
 
     @property
     def _numeric(self) -> bool:
         return self.datatype in DTYPES and self.datatype != "BYTES"
 
-    def check(self, value: Any) -> Array:
+    def check(self, value: Any, *, is_rows: bool = False) -> Array:
         try:
-            if self._field is None:
-                return self._check_strings(value)
-            array = self._field.parse(np.asarray(value) if isinstance(value, np.generic) else value)
+            if self._fields is None:
+                return self._check_strings(value, self._shapes[is_rows])
+            array = self._fields[is_rows].parse(np.asarray(value) if isinstance(value, np.generic) else value)
         except RequestError as error:
             error.message = f"input {self.name!r}: {error.message}"
             raise
@@ -163,18 +186,18 @@ class _Input:
         """As it goes to the wire."""
         return bf16_from_fp32(array) if self.datatype == "BF16" else array
 
-    def _check_strings(self, value: Any) -> Array:
-        if isinstance(value, (str, bytes)) and math.prod(self._row) in (1, -1):
+    def _check_strings(self, value: Any, shape: tuple[int, ...]) -> Array:
+        if isinstance(value, (str, bytes)) and math.prod(shape) in (1, -1):
             lone = np.empty(1, object)
             lone[0] = value
-            value = lone.reshape([1] * len(self._row))
+            value = lone.reshape([1] * len(shape))
         try:
             array = np.asarray(value, object)
             array = from_strings(strings(array), array.shape)
         except (OpError, ValueError):
             raise BadRequest(f"expected strings or bytes in equal lists, got {type(value).__name__}") from None
-        if array.ndim != len(self._row) or any(a not in (-1, b) for a, b in zip(self._row, array.shape, strict=True)):
-            raise BadRequest(f"expected shape {list(self._row)}, got {list(array.shape)}")
+        if array.ndim != len(shape) or any(a not in (-1, b) for a, b in zip(shape, array.shape, strict=True)):
+            raise BadRequest(f"expected shape {list(shape)}, got {list(array.shape)}")
         return array
 
 
