@@ -10,6 +10,9 @@
     ├── tcp.py           msgpack over TCP against our REST, a bare protocol and a bare copy
     │   ├── tcp_client.py      its clients, in a process of their own
     │   └── tcp_baseline.py    theirs
+    ├── oip.py           the Open Inference Protocol, a tensor in binary against the same in JSON
+    ├── canary.py        how long a request by one wire waits while another one is saturated
+    │   └── canary_client.py    those that wait, in a process of their own
     ├── submit.py        Engine.submit in process, CPU time
     ├── jpeg.py          JPEG decode in the lane of threads, two against one
     │   └── photos.py          the photograph

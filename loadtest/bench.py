@@ -11,11 +11,26 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import batching, echo, fetch, grpc, jpeg, models, ocr, paddle, pool, submit, tagging, tcp
+from loadtest import batching, canary, echo, fetch, grpc, jpeg, models, ocr, oip, paddle, pool, submit, tagging, tcp
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
-NAMES = ("echo", "tcp", "grpc", "paddle", "submit", "pool", "jpeg", "fetch", "batching", "models", "tagging", "ocr")
+NAMES = (
+    "echo",
+    "tcp",
+    "grpc",
+    "oip",
+    "paddle",
+    "canary",
+    "submit",
+    "pool",
+    "jpeg",
+    "fetch",
+    "batching",
+    "models",
+    "tagging",
+    "ocr",
+)
 
 
 def main() -> int:
@@ -28,6 +43,8 @@ def main() -> int:
         "tcp": partial(tcp.measure, options.pairs, options.seconds),
         "paddle": partial(paddle.measure, options.pairs, options.seconds),
         "grpc": partial(grpc.measure, options.pairs, options.seconds),
+        "oip": partial(oip.measure, options.pairs, options.seconds),
+        "canary": partial(canary.measure, options.pairs, options.seconds),
         "submit": partial(submit.measure, options.pairs),
         "pool": partial(pool.measure, options.pairs),
         "jpeg": partial(jpeg.measure, options.pairs),

@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 from loadtest.child import Child
@@ -47,19 +49,22 @@ class EchoServer:
         return load(self._child, self.url, seconds)
 
 
-def load(child: Child, url: str, seconds: int, script: Path = SCRIPT) -> Load:
+def load(child: Child, url: str, seconds: int, script: Path = SCRIPT, **options: Any) -> Load:
     """Run wrk against what `child` serves."""
     before = child.cpu_s()
-    count, requests_per_s = wrk(url, seconds, script)
+    count, requests_per_s = wrk(url, seconds, script, **options)
     return Load(requests_per_s, (child.cpu_s() - before) / count * 1e6)
 
 
-def wrk(url: str, seconds: int, script: Path = SCRIPT) -> tuple[int, float]:
+def wrk(
+    url: str, seconds: int, script: Path = SCRIPT, connections: int = CONNECTIONS, arguments: Sequence[str] = ()
+) -> tuple[int, float]:
     """Load `url` from one thread; how many requests were answered, and how many a second.
 
+    :param arguments: of the script.
     :raises BenchmarkFailed: not all of them with 200.
     """
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"-s{script}", url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"-s{script}", url, "--", *arguments]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True).stdout
     except subprocess.SubprocessError as error:

@@ -52,6 +52,14 @@ def test_so_many_frames_are_taken_at_a_time() -> None:
     assert walked(meter, data[len(PREFACE) + 10 * 14 :]) == 9
 
 
+def test_long_frames_are_not_counted_as_they_take_no_longer_than_their_bytes() -> None:
+    meter = Meter(CallLimits(burst=10), lambda: 0.0)
+    long = frame(0, 2**14)
+    assert meter.walk(PREFACE + long * 20) == len(PREFACE + long * 20)
+    mixed = (frame(1, 5) + long) * 20
+    assert meter.walk(mixed) == len(mixed) // 2 - len(long)
+
+
 def test_what_is_used_up_comes_back_with_time_and_with_calls() -> None:
     now = 0.0
     meter = Meter(CallLimits(chatter=2, chatter_per_s=1, chatter_per_frame=1, resets=1, resets_per_s=1), lambda: now)

@@ -9,6 +9,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _PREFIX_NBYTES = 9
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
 _END_STREAM = 1
+LONG_NBYTES = 8 * 1024
+"""A frame as long as this is mostly copied. How much of that there is in one turn, the size of a read says."""
 
 
 class Abuse(Exception):
@@ -33,7 +35,7 @@ class Meter:
         self._filled_at = clock()
 
     def walk(self, data: bytes) -> int:
-        """Count the frames that begin in `data`, at most `burst` of them; returns the place up to which it got.
+        """Count the frames that begin in `data`, at most `burst` short ones; returns the place up to which it got.
 
         :raises Abuse: there are too many of a kind, or one is too long.
         """
@@ -47,10 +49,12 @@ class Meter:
                 return end
             place = self._count(joined, 0) - len(self._prefix)
             self._prefix = b""
-        for _ in range(limits.burst):
+        left = limits.burst
+        while left:
             if place + _PREFIX_NBYTES > end:
                 break
-            place = self._count(data, place)
+            began, place = place, self._count(data, place)
+            left -= place - began < LONG_NBYTES
         else:
             if place < end:
                 self._left = 0

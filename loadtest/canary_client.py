@@ -1,0 +1,77 @@
+"""Canaries in a process of their own: a line of JSON on stdin for each run, and one on stdout.
+
+A canary asks at a fixed rate, whatever the answers do, and how long an answer takes counts from when it was due to be
+asked.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import uvloop
+
+from asyncline.client import AsyncClient
+
+FLOATS = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be done."""
+
+    urls: dict[str, str]
+    """Of each wire."""
+    seconds: float
+    per_s: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done."""
+
+    latencies_ms: dict[str, list[float]]
+
+
+async def canary(url: str, seconds: float, per_s: float, late_s: float) -> list[float]:
+    """:raises RequestError: a request failed."""
+    loop = asyncio.get_running_loop()
+    payload = {"x": np.arange(FLOATS, dtype=np.float32)}
+    latencies = []
+
+    async def ask(client: AsyncClient, due_at: float) -> None:
+        answer = await client("echo", payload, timeout=10)
+        latencies.append((loop.time() - due_at) * 1e3)
+        if not np.array_equal(answer["y"] if isinstance(answer, dict) else answer, payload["x"]):
+            raise RuntimeError(f"{url} is no echo")
+
+    async with AsyncClient(url, retries=0) as client:
+        await ask(client, loop.time())  # connects
+        latencies.clear()
+        began_at = loop.time() + late_s
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(round(seconds * per_s)):
+                due_at = began_at + number / per_s
+                await asyncio.sleep(due_at - loop.time())
+                tasks.create_task(ask(client, due_at))
+    return latencies
+
+
+async def canaries(run: Run) -> Done:
+    """Not at the same moment: those of several wires take turns."""
+    async with asyncio.TaskGroup() as tasks:
+        asked = {
+            wire: tasks.create_task(canary(url, run.seconds, run.per_s, place / len(run.urls) / run.per_s))
+            for place, (wire, url) in enumerate(run.urls.items())
+        }
+    return Done({wire: task.result() for wire, task in asked.items()})
+
+
+def main() -> None:
+    for line in sys.stdin:
+        print(json.dumps(asdict(uvloop.run(canaries(Run(**json.loads(line)))))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
