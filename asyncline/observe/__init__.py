@@ -11,6 +11,7 @@ verdict.py      which Op holds the pipeline back, and what to turn
 tracer.py       the figures as text, every few seconds
 timeline/       what every request, hook and batch did and when
 resident.py     memory of the process
+live.py         what the dashboard shows: the graph once, and each second what it does
 observing.py    all of this, put together for one Engine
 devices.py      memory and use of GPUs
 prometheus.py   the same, as /metrics

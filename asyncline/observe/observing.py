@@ -10,6 +10,7 @@ from asyncline.engine.engine import Engine
 from asyncline.errors import SettingsError
 from asyncline.observe.figures import Figures
 from asyncline.observe.leaks.watch import LeakWatch
+from asyncline.observe.live import Live
 from asyncline.observe.log import Log
 from asyncline.observe.logs.access import AccessLog
 from asyncline.observe.logs.logs import Logs
@@ -44,6 +45,7 @@ class Observing:
             self._captures = Captures(engine, self._recorder, service)
         self._windows = Windows(engine, self.statistics)
         self.metrics = Metrics(engine, self.statistics, self._windows, logs)
+        self._live = Live(engine, self.statistics, self._windows, self._resident)
         self._tracer = None
         if dag.tracer.interval_s > 0:
             self._tracer = Tracer(engine, self.statistics, self._windows, dag.tracer.interval_s)
@@ -91,6 +93,19 @@ class Observing:
         """Of the last so many seconds, with the verdict on them; to be written as JSON."""
         found = self._figures(seconds)
         return {**dataclasses.asdict(found), "qps": found.qps, "success": found.success, "verdict": self._judge(found)}
+
+    def watch(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` each second, when there are new figures; returns what ends that."""
+        self._windows.listeners.append(listener)
+        return lambda: self._windows.listeners.remove(listener)
+
+    def graph(self) -> dict[str, Any]:
+        """What of the dashboard does not change; to be written as JSON."""
+        return self._live.graph()
+
+    def now(self) -> dict[str, Any]:
+        """What of the dashboard is new each second; to be written as JSON."""
+        return self._live.now()
 
     def verdict(self, seconds: float) -> str:
         """What limits the server, in one sentence."""

@@ -1,4 +1,4 @@
-"""Resident: the memory of this process."""
+"""Resident: the memory of this process, and of others."""
 
 from __future__ import annotations
 
@@ -21,3 +21,17 @@ class Resident:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def nbytes_of(pid: int) -> int | None:
+    """Resident set size of another process, with what it shares; None where it has ended."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return int(os.pread(descriptor, 128, 0).split()[1]) * _PAGE_NBYTES
+    except (OSError, IndexError):  # it ended meanwhile
+        return None
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,9 @@
     events.py      an answer in parts, as server-sent events
     oip.py         OipRoutes: /v2, the Open Inference Protocol
     paddle.py      PaddleRoute: POST /{name}/{method}, as Paddle Serving's REST gateway has it
-    observe.py     ObserveRoutes: the operator's pages
+    observe.py     ObserveRoutes: verdict, figures and timeline; the dashboard
+    live.py        all figures each second, as server-sent events, for those who watch
+    dashboard.html /dashboard: one self-contained page over that stream
     openapi.py     /openapi.json, made from the Request's fields
     docs.html      /docs: one self-contained page that reads /openapi.json
 

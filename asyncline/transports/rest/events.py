@@ -47,6 +47,15 @@ _HEAD = (
 )
 
 
+def bound_kernel(request: web.BaseRequest) -> None:
+    """Let the kernel keep little of what is written: what it has taken is out of our hands."""
+    if (made := request.get_extra_info("socket")) is not None:
+        try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_NBYTES)
+        except OSError:
+            pass  # no TCP, or lost already
+
+
 class EventStream(web.StreamResponse):
     """One answer on one connection: hand `on_part` and `on_done` to `Engine.begin`, then `await run(item)`."""
 
@@ -119,21 +128,13 @@ class EventStream(web.StreamResponse):
         if not self.has_begun:
             self.has_begun = True
             self._write(self._head(item))
-            self._bound()
+            bound_kernel(self._request)
         if not self._out:
             item.engine.loop.call_soon(self._flush, item)
         self._out.append(event)
         self._out_nbytes += len(event)
         if self._out_nbytes > UNSENT_NBYTES:
             self._flush(item)
-
-    def _bound(self) -> None:
-        """Let the kernel keep little: what it has taken is out of our hands."""
-        if (made := self._request.get_extra_info("socket")) is not None:
-            try:
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_NBYTES)
-            except OSError:
-                pass  # no TCP, or lost already
 
     def _flush(self, item: Item) -> None:
         if self._out:

@@ -2,31 +2,60 @@
 
     GET  /verdict?seconds=10            one sentence: what limits the server, and what to turn
     GET  /figures?seconds=10            the figures behind it
+    GET  /figures/live                  all that the dashboard shows, each second: see live.py
+    GET  /dashboard                     dashboard.html, a page that shows it
     GET  /admin/timeline?seconds=5      what ended in that time, as Chrome's trace JSON
     GET  /admin/timeline?data_id=7      the same of one request
 
-All ask for the token where there is one; without one, `/admin` answers to this machine only.
+All but the page ask for the token where there is one; without one, `/admin` answers to this machine only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
+import re
+from base64 import b64encode
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from asyncline.errors import BadRequest, NotFound, Overloaded, RequestError, Unauthenticated
 from asyncline.transports.rest.answer import JSON, Answer, error_answer
+from asyncline.transports.rest.events import EVENTS
 from asyncline.transports.rest.intake import Intake
+from asyncline.transports.rest.live import Viewers, Watched
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
 from asyncline.wire import json
 
 TEXT = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+DASHBOARD = files("asyncline.transports.rest").joinpath("dashboard.html").read_bytes()
 
 
-class Observed(Protocol):
+def _policy(page: bytes) -> str:
+    """Headers with which a browser runs what is written in `page`, and nothing that comes from data."""
+    hashes = {
+        tag: " ".join(
+            f"'sha256-{b64encode(hashlib.sha256(text).digest()).decode()}'"
+            for text in re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), page, re.DOTALL)
+        )
+        for tag in (b"style", b"script")
+    }
+    return (
+        f"Content-Security-Policy: default-src 'none'; style-src {hashes[b'style']}; script-src {hashes[b'script']}; "
+        "connect-src 'self'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'\r\n"
+        "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nCache-Control: no-cache\r\n"
+    )
+
+
+DASHBOARD_HEADERS = _policy(DASHBOARD)
+
+
+class Observed(Watched, Protocol):
     """Where the answers come from: `observe.Observing`."""
 
     def verdict(self, seconds: float) -> str: ...
@@ -44,9 +73,12 @@ class ObserveRoutes(Routes):
         self._pages: dict[str, Callable[[web.BaseRequest], Any]] = {
             "/verdict": self._verdict,
             "/figures": self._figures,
+            "/figures/live": self._live,
+            "/dashboard": self._dashboard,
             "/admin/timeline": self._timeline,
         }
-        self._is_capturing = False
+        #: Those who watch.
+        self.viewers = Viewers(observed)
 
     def owns(self, path: str) -> bool:
         return path in self._pages or path.startswith("/admin/")
@@ -60,7 +92,8 @@ class ObserveRoutes(Routes):
             raise NotFound("there is no such page: see / for a list")
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{request.method[:16]} is not allowed here: GET the page", "GET, HEAD")
-        self._intake.authenticate(request)
+        if page != self._dashboard:  # it holds no figures, and asks for the token itself
+            self._intake.authenticate(request)
         if request.path.startswith("/admin/") and not self._intake.has_token and not _is_local(request.remote):
             raise Unauthenticated("without --auth-token, /admin answers to the server's own machine only")
         answer: web.StreamResponse = await page(request)
@@ -71,6 +104,17 @@ class ObserveRoutes(Routes):
 
     async def _figures(self, request: web.BaseRequest) -> Answer:
         return Answer(200, json.encode(self._observed.figures(_seconds(request, 10, 60))), JSON)
+
+    async def _live(self, request: web.BaseRequest) -> web.StreamResponse:
+        return Answer(200, b"", EVENTS) if request.method == "HEAD" else await self.viewers.watch(request)
+
+    async def _dashboard(self, request: web.BaseRequest) -> Answer:
+        answer = Answer(200, DASHBOARD, HTML, DASHBOARD_HEADERS)
+        await answer.compress(request.headers.get("Accept-Encoding"))
+        return answer
+
+    def close(self) -> None:
+        self.viewers.close()
 
     async def _timeline(self, request: web.BaseRequest) -> Answer:
         data_id = request.query.get("data_id")

@@ -44,3 +44,6 @@ class Routes(ABC):
 
         :param headers: lines to add.
         """
+
+    def close(self) -> None:  # noqa: B027  # most have no answers that go on
+        """The server stops: end what would go on by itself."""

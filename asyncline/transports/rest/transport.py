@@ -96,6 +96,8 @@ class RestTransport(Transport):
     def close(self) -> None:
         self._draining = True
         self._listener.close()
+        for routes in self._routes:
+            routes.close()
 
     async def wait_closed(self) -> None:
         if self._server is None:
@@ -234,6 +236,11 @@ class RestTransport(Transport):
             "     /v2            the same by the Open Inference Protocol, for tritonclient and others",
             "GET  /docs          try it from the browser",
             "GET  /openapi.json  its description",
+            *(
+                ["GET  /dashboard     what it does now, live"]
+                if any(r.owns("/dashboard") for r in self._routes)
+                else []
+            ),
             "GET  /metrics       counts and times, for Prometheus",
             "GET  /healthz       200 while the process lives",
             "GET  /readyz        200 while it can serve",

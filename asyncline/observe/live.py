@@ -1,0 +1,106 @@
+"""Live: what the dashboard shows of one Engine; the graph once, and each second what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from asyncline.engine.engine import Engine
+from asyncline.graph.op import Op
+from asyncline.graph.plan import Node
+from asyncline.observe.figures import Figures
+from asyncline.observe.resident import Resident, nbytes_of
+from asyncline.observe.statistics import Statistics
+from asyncline.observe.verdict import verdict
+from asyncline.observe.windows import Windows
+
+SHORT_S, LONG_S = 1, 10
+"""The windows that are shown, in seconds: what is now, and what is so."""
+LAST_FAILURES = 12
+
+
+class Live:
+    """Everything as it is to be written as JSON. Nothing is done until somebody asks."""
+
+    def __init__(self, engine: Engine, statistics: Statistics, windows: Windows, resident: Resident) -> None:
+        self._engine = engine
+        self._statistics = statistics
+        self._windows = windows
+        self._resident = resident
+
+    def graph(self) -> dict[str, Any]:
+        """What does not change while the server runs: Ops, edges, lanes and settings.
+
+        Of an edge, `from` is null where it comes from the request, and `to` where it goes into the answer.
+        """
+        plan = self._engine.plan
+        service, dag = plan.settings.service, plan.settings.dag
+        edges = [
+            {"from": value.name if isinstance(value, Op) else None, "to": op.name, "value": value._label()}
+            for op in plan.graph.ops
+            for value in dict.fromkeys(op.inputs)
+        ]
+        edges += [
+            {"from": value.name if isinstance(value, Op) else None, "to": None, "value": name or "answer"}
+            for name, value in plan.graph.response.outputs.items()
+        ]
+        return {
+            "graph": plan.graph.name,
+            "ops": [self._op(node) for node in plan.nodes],
+            "edges": edges,
+            "timeout_ms": service.timeout_ms,
+            "has_timeline": dag.timeline_mb > 0,
+        }
+
+    def _op(self, node: Node) -> dict[str, Any]:
+        plan = self._engine.plan
+        fused = {
+            hook: f"{plan.nodes[found[0]].name}.{found[1]}"
+            for hook in node.lanes
+            if (found := plan.fused.get((node.index, hook))) is not None
+        }
+        return {
+            "name": node.name,
+            "class": type(node.op).__name__,
+            "about": (type(node.op).__doc__ or "").strip().partition("\n")[0],
+            "lanes": node.lanes,
+            "fused": fused,
+            "settings": {**node.settings.model_dump(mode="json"), "channel_size": node.channel_size},
+        }
+
+    def now(self) -> dict[str, Any]:
+        """What changes: the figures of two windows, the verdict on the longer one, errors, workers, devices."""
+        figures = self._windows.figures(LONG_S)
+        judged = verdict(figures, self._engine.plan)
+        failures = list(self._statistics.last_failures)[-LAST_FAILURES:]
+        return {
+            "state": self._engine.state,
+            "problem": self._engine.problem(),
+            "now": _written(self._windows.figures(SHORT_S)),
+            "last": _written(figures),
+            "verdict": {**dataclasses.asdict(judged), "text": str(judged)},
+            "failures": [dataclasses.asdict(failure) for failure in reversed(failures)],
+            "nbytes": self._resident.nbytes(),
+            "lanes": self._lanes(),
+            "devices": self._devices(),
+        }
+
+    def _lanes(self) -> dict[str, Any]:
+        found = {}
+        for name, lane in self._engine.statistics().lanes.items():
+            workers = [{"pid": pid, "nbytes": nbytes_of(pid)} for pid in lane.pids]
+            found[name] = {**dataclasses.asdict(lane), "workers": workers}
+        return found
+
+    def _devices(self) -> dict[str, Any]:
+        """By name: how many replicas of which Ops are there."""
+        found: dict[str, dict[str, int]] = {}
+        for runner in self._engine.runners:
+            for replica in runner.replicas:
+                there = found.setdefault(replica.device, {})
+                there[replica.node.name] = there.get(replica.node.name, 0) + 1
+        return {name: {"replicas": replicas} for name, replicas in found.items()}
+
+
+def _written(figures: Figures) -> dict[str, Any]:
+    return {**dataclasses.asdict(figures), "qps": figures.qps, "success": figures.success}
