@@ -23,6 +23,8 @@ class Tab:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.errors: list[str] = []
+        #: Set when a file has been downloaded.
+        self.downloaded = asyncio.Event()
         self._socket = socket
         self._session: str | None = None
         self._ids = iter(range(1, 1 << 30))
@@ -37,6 +39,8 @@ class Tab:
                 self.errors.append(str(told["params"]["exceptionDetails"]))
             elif told.get("method") == "Runtime.consoleAPICalled" and told["params"]["type"] in ("error", "assert"):
                 self.errors.append(str(told["params"]["args"]))
+            elif told.get("method") == "Browser.downloadProgress" and told["params"]["state"] == "completed":
+                self.downloaded.set()
             elif told.get("method") == "Log.entryAdded" and told["params"]["entry"]["level"] == "error":
                 self.errors.append(str(told["params"]["entry"]))
 

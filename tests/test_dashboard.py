@@ -133,7 +133,7 @@ async def test_it_says_that_the_server_is_gone_and_comes_back_by_itself(tmp_path
 async def test_it_records_a_timeline_and_downloads_it(tmp_path: Path) -> None:
     (tmp_path / "profile").mkdir()
     async with workshop() as server, load(server.address), tab(tmp_path / "profile") as page:
-        await page.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await page.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True)
         await page.look()
         await page.open(f"{server.address}/dashboard")
         await page.wait_for(LIVE)
@@ -141,13 +141,9 @@ async def test_it_records_a_timeline_and_downloads_it(tmp_path: Path) -> None:
             "document.getElementById('seconds').value = 1; document.getElementById('record').requestSubmit()"
         )
         await page.wait_for("document.getElementById('said').textContent.startsWith('The timeline is written')")
-        file = tmp_path / "workshop-timeline.json"
-
-        def wait() -> None:
-            while not file.exists():
-                pass
-
-        async with asyncio.timeout(20):
-            await asyncio.to_thread(wait)
+        async with asyncio.timeout(40):
+            await page.downloaded.wait()
+    [file] = tmp_path.glob("*.json")
+    assert file.name == "workshop-timeline.json"
     names = {event["name"] for event in json.loads(file.read_text())["traceEvents"]}
     assert any(name.startswith("request ") for name in names)
