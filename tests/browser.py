@@ -55,7 +55,9 @@ class Tab:
         result: dict[str, Any] = told["result"]
         return result
 
-    async def attach(self) -> None:
+    async def attach(self, downloads: Path) -> None:
+        behaviour = {"behavior": "allow", "downloadPath": str(downloads), "eventsEnabled": True}
+        await self.send("Browser.setDownloadBehavior", **behaviour)
         target = await self.send("Target.createTarget", url="about:blank")
         attached = await self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
@@ -111,13 +113,13 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(profile: Path) -> AsyncIterator[Tab]:
-    """A browser with one tab; `profile` is an empty folder for it."""
+async def tab(folder: Path) -> AsyncIterator[Tab]:
+    """A browser with one tab, which downloads to `folder` and has its own things in there too."""
     assert CHROMIUM is not None
     process = await asyncio.create_subprocess_exec(
         CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
-        "--hide-scrollbars", f"--user-data-dir={profile}", "about:blank",
+        "--hide-scrollbars", f"--user-data-dir={folder}/profile", "about:blank",
         stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stderr is not None
@@ -128,7 +130,7 @@ async def tab(profile: Path) -> AsyncIterator[Tab]:
         async with aiohttp.ClientSession() as session, session.ws_connect(found[1].decode(), max_msg_size=0) as socket:
             opened = Tab(socket)
             reading = asyncio.create_task(opened.read())
-            await opened.attach()
+            await opened.attach(folder)
             try:
                 yield opened
             finally:

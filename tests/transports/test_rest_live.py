@@ -55,7 +55,7 @@ async def serving(**service: Any) -> AsyncIterator[tuple[aiohttp.ClientSession, 
     code = {each.name: each.code_settings for each in made.ops}
     settings = merge("g", code, Source("test", {"service": {"http_port": 0, **service}}))
     engine = Engine(made, settings)
-    observing = Observing(engine, settings.dag)
+    observing = Observing(engine, settings)
     transport = RestTransport(
         engine, settings.service, observing.metrics.render, routes=[partial(ObserveRoutes, observing)]
     )
@@ -215,7 +215,7 @@ async def test_who_does_not_read_misses_events_and_none_is_kept() -> None:
 async def test_before_it_has_begun_there_is_nothing_to_see() -> None:
     made = graph()
     settings = merge("g", {each.name: each.code_settings for each in made.ops})
-    observing = Observing(Engine(made, settings), settings.dag)
+    observing = Observing(Engine(made, settings), settings)
     with pytest.raises(Unavailable, match="starting"):
         observing.now()
     observing.close()

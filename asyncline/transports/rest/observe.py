@@ -77,6 +77,7 @@ class ObserveRoutes(Routes):
             "/dashboard": self._dashboard,
             "/admin/timeline": self._timeline,
         }
+        self._is_capturing = False
         #: Those who watch.
         self.viewers = Viewers(observed)
 
