@@ -216,7 +216,7 @@ async def test_before_it_has_begun_there_is_nothing_to_see() -> None:
     made = graph()
     settings = merge("g", {each.name: each.code_settings for each in made.ops})
     observing = Observing(Engine(made, settings), settings)
-    with pytest.raises(Unavailable, match="starting"):
+    with pytest.raises(Unavailable, match="the server is new"):
         observing.now()
     observing.close()
 
