@@ -20,6 +20,16 @@ class Refused(Unavailable):
     """Nothing was run: the endpoint could not be reached, or had no room. Another may be asked instead."""
 
     was_refused = True
+    rest_s: int | None = None
+    """For how long it asks to be left alone, if it does."""
+
+
+class Busy(Overloaded):
+    """Nothing was run: the endpoint has had too many requests. Another may be asked instead."""
+
+    was_refused = True
+    rest_s: int | None = None
+    """As of Refused."""
 
 
 class Malformed(OpError):
@@ -103,7 +113,7 @@ def failed(whom: str, text: str) -> RequestError:
 
 
 def overloaded(whom: str, text: str) -> RequestError:
-    return Overloaded(f"{whom} is overloaded{said(text)}")
+    return Busy(f"{whom} is overloaded{said(text)}")
 
 
 def no_room(whom: str, text: str) -> RequestError:

@@ -31,8 +31,9 @@ class Endpoint:
     def answered(self) -> None:
         self.failures = 0
 
-    def failed(self, began_at: float, now: float) -> float | None:
-        """A request failed by the endpoint's fault. Returns for how long it is left alone from now on.
+    def failed(self, began_at: float, now: float, asked_s: float | None = None) -> float | None:
+        """A request failed by the endpoint's fault, or it asks to be left alone for `asked_s`. Returns for how long
+        it is left alone from now on.
 
         None where the request had begun before the endpoint was known to fail: all that were outstanding then fail
         together, for one reason.
@@ -41,7 +42,8 @@ class Endpoint:
             return None
         self.failures += 1
         self.failed_at = now
-        rest_s: float = min(REST_S * 2 ** min(self.failures - 1, 30), MOST_REST_S)
+        rest_s: float = REST_S * 2 ** min(self.failures - 1, 30) if asked_s is None else asked_s
+        rest_s = min(rest_s, MOST_REST_S)
         self.rests_until = now + rest_s
         return rest_s
 

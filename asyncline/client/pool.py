@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 
 from asyncline.client.address import Address
-from asyncline.client.base import Connection, Description, Malformed, Refused, remote_model, too_late
+from asyncline.client.base import Busy, Connection, Description, Malformed, Refused, remote_model, too_late
 from asyncline.client.budget import RetryBudget
 from asyncline.client.endpoints import Endpoint, Endpoints
 from asyncline.errors import DeadlineExceeded, LoadError, RequestError, Unavailable
@@ -82,7 +82,8 @@ class Pool:
         return replace(described[first], binary=self._binary)
 
     async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        """Run one inference; where an endpoint refuses it unrun, and the budget allows, once more at another.
+        """Run one inference; where an endpoint refuses it unrun, and the budget allows, once more at another, or
+        where there is no other, there again after the time that it asks for, if the deadline leaves that.
 
         :raises RequestError: as of `Connection.infer`.
         """
@@ -98,10 +99,17 @@ class Pool:
             raise error
         try:
             return await self._ask(endpoint, request, expires_at, timeout_s)
-        except Refused:
+        except (Refused, Busy) as error:
             other = self._endpoints.pick(self.loop.time(), besides=endpoint)
-            if other is None or self.loop.time() >= expires_at or not self._budget.spend():
+            waits = other is None and error.rest_s is not None and self.loop.time() + error.rest_s < expires_at
+            if not (other or waits) or self.loop.time() >= expires_at or not self._budget.spend():
                 raise
+            if waits:
+                await asyncio.sleep(error.rest_s or 0)
+                other = self._endpoints.pick(self.loop.time())
+                if other is None:
+                    raise
+        assert other is not None
         self._retries += 1
         return await self._ask(other, request, expires_at, timeout_s)
 
@@ -116,7 +124,13 @@ class Pool:
             self._failed(endpoint, began_at, "took too long")
             raise too_late(remote_model(self.model), timeout_s) from None
         except _FAULTS as error:
-            self._failed(endpoint, began_at, str(error))
+            self._failed(endpoint, began_at, str(error), getattr(error, "rest_s", None))
+            raise
+        except Busy as error:
+            if error.rest_s is None:
+                endpoint.answered()
+            else:
+                self._failed(endpoint, began_at, str(error), error.rest_s)
             raise
         except RequestError:
             endpoint.answered()
@@ -126,8 +140,8 @@ class Pool:
         endpoint.answered()
         return response
 
-    def _failed(self, endpoint: Endpoint, began_at: float, reason: str) -> None:
-        rest_s = endpoint.failed(began_at, self.loop.time())
+    def _failed(self, endpoint: Endpoint, began_at: float, reason: str, asked_s: float | None = None) -> None:
+        rest_s = endpoint.failed(began_at, self.loop.time(), asked_s)
         if rest_s is not None:
             log.warning("endpoint %s is left alone for %.1f s: %s", endpoint.address, rest_s, reason)
 

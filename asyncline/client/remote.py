@@ -67,7 +67,8 @@ class Remote(Op):
 
     Of several endpoints the one with the fewest requests outstanding is asked. One that fails is left alone for a
     growing while, up to 10 s. A request that was not run, because an endpoint could not be reached or had no room,
-    is sent once more to another one, if that is not more than a tenth of all requests.
+    is sent once more to another one, if that is not more than a tenth of all requests; or to the same when there is no
+    other and it said when to come back (Retry-After of HTTP), within the deadline.
 
     :param endpoints: `http://host:8000`, `grpc://host:8001` (with TLS `https`, `grpcs`), or a list of them.
     :param model: its name there; also that of the Op, unless `name` says otherwise.

@@ -10,8 +10,10 @@ from urllib.parse import quote
 
 from asyncline.client.address import Address
 from asyncline.client.base import (
+    Busy,
     Connection,
     Description,
+    Refused,
     failed,
     gone,
     malformed,
@@ -128,4 +130,10 @@ def _raise(answer: HttpAnswer, model: str, timeout_s: float) -> NoReturn:
     text = rest_metadata.decode_error(answer.body)
     if answer.status in (408, 504):
         raise too_late(remote_model(model), timeout_s)
-    raise _OUTCOMES.get(answer.status, failed)(remote_model(model), text)
+    error = _OUTCOMES.get(answer.status, failed)(remote_model(model), text)
+    retry_after = answer.headers.get("Retry-After", "")
+    # The other form of it, a date, is by a clock that may not be ours.
+    if isinstance(error, (Refused, Busy)) and retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 6:
+        error.rest_s = int(retry_after)
+        error.retry_after_s = max(1, error.rest_s)
+    raise error
