@@ -55,6 +55,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def grpc_place(server: Server) -> str:
+    return server.wait_for(r"on grpc://(\S+)")[1]
+
+
 @pytest.fixture
 def client(server: Server) -> Iterator[Any]:
     made = triton.InferenceServerClient(server.address.removeprefix("http://"))
@@ -153,10 +158,13 @@ async def test_remote_lays_requests_together_where_the_graph_takes_rows(server: 
 
 
 @pytest.mark.skipif(not PERF_ANALYZER, reason="no perf_analyzer: PERF_ANALYZER names it, or PATH has it")
-@pytest.mark.parametrize("tensor_format", ["binary", "json"])
-def test_perf_analyzer_shows_where_time_goes_in_each_op(server: Server, tmp_path: Path, tensor_format: str) -> None:
+@pytest.mark.parametrize(("wire", "tensor_format"), [("http", "binary"), ("http", "json"), ("grpc", "binary")])
+def test_perf_analyzer_shows_where_time_goes_in_each_op(
+    server: Server, grpc_place: str, tmp_path: Path, wire: str, tensor_format: str
+) -> None:
+    place = grpc_place if wire == "grpc" else server.address.removeprefix("http://")
     command = [
-        PERF_ANALYZER, "-m", "pipeline", "-u", server.address.removeprefix("http://"), "-b", "4",
+        PERF_ANALYZER, "-m", "pipeline", "-i", wire, "-u", place, "-b", "4",
         "--concurrency-range", "2", "--measurement-interval", "300", "--stability-percentage", "500",
         "--input-tensor-format", tensor_format, "--output-tensor-format", tensor_format, "-f", "report.csv",
     ]  # fmt: skip
@@ -169,3 +177,62 @@ def test_perf_analyzer_shows_where_time_goes_in_each_op(server: Server, tmp_path
         assert float(line["Server Queue"]) >= 0 and float(line["Inferences/Second"]) > 0
         spent = "Server Compute Infer" if name == "net" else "Server Compute Input"
         assert float(line[spent]) > 0
+
+
+# -- gRPC
+
+
+def grpc_inputs(module: Any, x: np.ndarray[Any, Any] = X) -> list[Any]:
+    made = module.InferInput("x", list(x.shape), "FP32")
+    made.set_data_from_numpy(x)
+    return [made]
+
+
+def test_tritonclient_infers_over_grpc(grpc_place: str) -> None:
+    module = pytest.importorskip("tritonclient.grpc")
+    with module.InferenceServerClient(grpc_place) as client:
+        assert client.is_server_ready() and client.is_model_ready("pipeline") and not client.is_model_ready("nope")
+        for coding in CODINGS:
+            result = client.infer("pipeline", grpc_inputs(module), request_id="9", compression_algorithm=coding)
+            assert np.allclose(result.as_numpy("y"), Y) and result.get_response().id == "9"
+        assert len(client.get_model_config("pipeline").config.ensemble_scheduling.step) == 2
+        assert client.get_inference_statistics("net").model_stats[0].execution_count > 0
+        with pytest.raises(triton.InferenceServerException, match="there is no model 'nope'"):
+            client.infer("nope", grpc_inputs(module))
+
+
+async def test_tritonclient_infers_over_grpc_asynchronously(grpc_place: str) -> None:
+    module = pytest.importorskip("tritonclient.grpc.aio")
+    async with module.InferenceServerClient(grpc_place) as client:
+        asked = [client.infer("pipeline", grpc_inputs(module, x)) for x in (X, LARGE)]
+        for result, y in zip(await asyncio.gather(*asked), [Y, LARGE / 2 @ WEIGHTS], strict=True):
+            assert np.allclose(result.as_numpy("y"), y)
+
+
+async def test_remote_asks_over_grpc(grpc_place: str) -> None:
+    request = Request(x=Tensor("FP32", [4]))
+    remote = Remote(f"grpc://{grpc_place}", "pipeline", request.x, batch_size=8)
+    async with Engine(Graph("caller", remote)) as engine:
+        rows = await asyncio.gather(*(engine.submit({"x": row}) for row in LARGE[:50]))
+    assert np.allclose(rows, LARGE[:50] / 2 @ WEIGHTS)
+
+
+# -- KServe
+
+
+async def test_kserves_clients_infer_over_http_and_grpc(server: Server, grpc_place: str) -> None:
+    kserve = pytest.importorskip("kserve")
+    rest = kserve.InferenceRESTClient(kserve.RESTConfig(protocol="v2"))
+    grpc = kserve.InferenceGRPCClient(grpc_place)
+    try:
+        assert await rest.is_server_ready(server.address) and await rest.is_model_ready(server.address, "pipeline")
+        assert await grpc.is_server_ready() and await grpc.is_model_ready("pipeline")
+        for binary in (True, False):
+            made = kserve.InferInput("x", list(X.shape), "FP32")
+            made.set_data_from_numpy(X, binary_data=binary)
+            asked = kserve.InferRequest(model_name="pipeline", infer_inputs=[made])
+            for answer in (await rest.infer(server.address, asked, model_name="pipeline"), await grpc.infer(asked)):
+                assert np.allclose(answer.outputs[0].as_numpy(), Y)
+    finally:
+        await rest.close()
+        await grpc.close()
