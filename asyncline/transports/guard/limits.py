@@ -30,8 +30,8 @@ class Limits:
     max_connections_per_peer: int = 256
     """Most that are open to one address."""
     max_descriptor: int = 2**20
-    """A connection with a higher one is not taken. The kernel gives the lowest that is free, so that this says how
-    many are in use."""
+    """Once a connection has this one or a higher, no more are accepted. The kernel gives the lowest that is free, so
+    that this says how many are in use."""
     header_s: float = 10.0
     """How long a TLS handshake, the first message, and a head that has begun may take."""
     body_s: float = 30.0

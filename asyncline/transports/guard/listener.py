@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -98,7 +99,6 @@ class Listener:
     # -- accepting ----------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        self._pause = None
         for listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
@@ -111,10 +111,7 @@ class Listener:
             except OSError as error:  # no descriptor, no memory: it would be the same in the next turn
                 self._wait(error.strerror or str(error))
                 return
-            if accepted.fileno() > self._guard.limits.max_descriptor:
-                accepted.close()
-                self._wait("too many descriptors are in use")
-                return
+            is_last = accepted.fileno() >= self._guard.limits.max_descriptor
             ticket = self._guard.admit(self._wire, address)
             if ticket is None:
                 accepted.close()
@@ -123,6 +120,9 @@ class Listener:
             task = self._loop.create_task(self._open(accepted, ticket), name=f"asyncline accept {self._wire}")
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
+            if is_last:
+                self._wait("too many descriptors are in use")
+                return
 
     def _wait(self, why: str) -> None:
         """Accept nothing for a while: who is not accepted waits in the kernel, and is served if that gets better."""
@@ -134,7 +134,21 @@ class Listener:
             return
         for listening in self._sockets:
             self._loop.remove_reader(listening)
-        self._pause = self._loop.call_later(PAUSE_S, self._listen)
+        self._pause = self._loop.call_later(PAUSE_S, self._look)
+
+    def _look(self) -> None:
+        """Go on where there is a descriptor."""
+        self._pause = None
+        try:
+            lowest = os.dup(self._sockets[0].fileno())
+        except OSError as error:
+            self._wait(error.strerror or str(error))
+            return
+        os.close(lowest)
+        if lowest > self._guard.limits.max_descriptor:
+            self._wait("too many descriptors are in use")
+        else:
+            self._listen()
 
     async def _open(self, accepted: socket.socket, ticket: Ticket) -> None:
         """Make a connection of it; ends when the protocol has it."""

@@ -1,0 +1,237 @@
+"""A served graph and clients that mean harm or are badly off, on all wires; others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import resource
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from asyncline import RequestError
+from asyncline.client import AsyncClient
+from tests.serving import Server
+
+WIRES = ("http", "grpc", "tcp")
+MB = 10**6
+PREFIX = struct.Struct("<BBHII")
+TCP_HELLO = PREFIX.pack(1, 0, 1, 1, 0) + b"\x80"
+H2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
+TLS_HELLO = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(190)
+POST = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+class AllWires(Server):
+    """A server of `echo` by every wire; `ports` by the wire's name."""
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__("good:graph", "--grpc-port", "0", "--tcp-port", "0", *arguments)
+        self.ports = {"http": int(self.address.rpartition(":")[2])}
+        for _ in range(2):
+            found = self.wait_for(r"and on (tcp|grpc)://[\d.]+:(\d+)")
+            self.ports[found[1]] = int(found[2])
+
+    def url(self, wire: str) -> str:
+        return f"{wire}://127.0.0.1:{self.ports[wire]}"
+
+    def connect(self, wire: str, receive_nbytes: int | None = None) -> socket.socket:
+        client = socket.socket()
+        client.settimeout(20)
+        if receive_nbytes is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_nbytes)
+        client.connect(("127.0.0.1", self.ports[wire]))
+        return client
+
+    @property
+    def memory_mb(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) / 1e3
+
+    @property
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def limit_descriptors(self, count: int) -> None:
+        _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (count, hard))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AllWires]:
+    """One that is impatient."""
+    limits = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "keepalive_s": 0.6, "stall_timeout_s": 0.3}
+    server = AllWires(*(f"--set=service.{name}={value}" for name, value in limits.items()))
+    yield server
+    server.process.terminate()
+    assert server.end()[0] == 0
+
+
+def rest(client: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    got = b""
+    with suppress(ConnectionError):
+        while data := client.recv(2**16):
+            got += data
+    return got
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\x00",
+        TLS_HELLO,
+        H2_HELLO,
+        H2_HELLO + bytes.fromhex("ffffff000000000001"),  # a frame of 16 MB
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: ",
+        POST + b"Content-Length: 4294967296\r\n\r\n",
+        POST + b"Content-Length: 1000\r\n\r\n12",
+        TCP_HELLO + PREFIX.pack(2, 0, 1, 1, 2**32 - 1) + b"\x90",
+        TCP_HELLO + PREFIX.pack(2, 0, 1, 1, 1000) + b"\x90",
+        b"\xff" * 1000,
+    ],
+    ids=["nothing", "zero", "tls", "h2", "h2-frame", "head", "4GiB", "half", "tcp-4GiB", "tcp-half", "ff"],
+)
+def test_half_a_message_and_another_protocols_hello_end_within_the_limit(
+    server: AllWires, wire: str, said: bytes
+) -> None:
+    """That of a handshake, a body or an idle connection, and of what a client may take to close its end."""
+    with server.connect(wire) as hostile:
+        hostile.sendall(said)
+        assert server.post("/echo", 1) == (200, 1)
+        rest(hostile)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_byte_at_a_time_is_ended(server: AllWires, wire: str) -> None:
+    begins = {
+        "http": POST + b"Content-Length: 10000\r\n\r\n",
+        "grpc": H2_HELLO + bytes.fromhex("ff0000000000000000")[:9],
+        "tcp": TCP_HELLO + PREFIX.pack(2, 0, 1, 1, 10_000) + b"\x90",
+    }
+    with server.connect(wire) as hostile:
+        hostile.sendall(begins[wire])
+        hostile.settimeout(0.05)
+        for _ in range(400):
+            try:
+                hostile.sendall(b"0")
+                if not hostile.recv(2**16):
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        else:
+            raise AssertionError("it was never ended")
+
+
+def test_answers_that_nobody_reads_are_bounded_in_memory_and_others_are_served(server: AllWires) -> None:
+    body = b'"' + b"x" * MB + b'"'
+    request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    before = server.memory_mb
+    with ExitStack() as stack:
+        for _ in range(10):
+            hostile = stack.enter_context(server.connect("http", 4096))
+            hostile.settimeout(0.05)
+            with suppress(TimeoutError, ConnectionError):
+                for _ in range(20):  # 200 MB of answers, if they were all made
+                    hostile.sendall(request)
+        assert server.post("/echo", 1) == (200, 1)
+        assert server.memory_mb - before < 64
+        for _ in range(1000):
+            metrics = server.get("/metrics")[1]
+            if 'asyncline_connections_closed_total{reason="stalled",wire="rest"} 10.0' in metrics:
+                break
+        else:
+            raise AssertionError("they were never ended")
+
+
+def test_without_descriptors_who_is_connected_is_served_and_others_once_there_are_some() -> None:
+    server = AllWires()
+    try:
+        with server.connect("http") as inside, ExitStack() as stack:
+            inside.sendall(POST + b"Content-Length: 1\r\n\r\n1")
+            assert b"200 OK" in inside.recv(2**16)
+            server.limit_descriptors(server.descriptors + 4)
+            waiting = [stack.enter_context(server.connect(wire)) for wire in WIRES for _ in range(10)]
+            server.wait_for("no connection is accepted")
+            for _ in range(20):
+                inside.sendall(POST + b"Content-Length: 1\r\n\r\n1")
+                assert b"200 OK" in inside.recv(2**16)
+            for client in waiting:
+                client.close()
+            assert server.post("/echo", 2) == (200, 2)
+    finally:
+        server.process.terminate()
+        assert server.end()[0] == 0
+
+
+def test_descriptors_are_kept_back_for_what_is_no_connection() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))  # the server inherits it
+    try:
+        server = AllWires("--set", "service.max_connections=1000")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        with ExitStack() as stack:
+            for number in range(150):
+                stack.enter_context(server.connect(WIRES[number % 3]))
+            server.wait_for("no connection is accepted")
+            assert server.descriptors <= 120 - 120 // 4 + len(WIRES)
+        assert server.post("/echo", 2) == (200, 2)
+    finally:
+        server.process.terminate()
+        assert server.end()[0] == 0
+
+
+async def storm(url: str, callers: int, calls: int, chance: random.Random) -> tuple[int, int]:
+    """How many of so many calls, each with a payload of its own, were answered and how many were cancelled.
+
+    Callers share connections by fives, and leave them for new ones at times.
+    """
+    shared: dict[int, AsyncClient] = {}
+    outcomes = [0, 0]
+
+    async def caller(number: int) -> None:
+        for count in range(calls):
+            if chance.random() < 0.02 and (old := shared.pop(number // 5, None)) is not None:
+                await old.close()
+            client = shared.get(number // 5)
+            if client is None:
+                client = shared[number // 5] = AsyncClient(url, retries=0, timeout=20)
+            nonce = f"{number}-{count}"
+            call = asyncio.ensure_future(client("echo", nonce))
+            if chance.random() < 0.3:
+                for _ in range(chance.randrange(40)):
+                    await asyncio.sleep(0)
+                call.cancel()
+            try:
+                assert await call == nonce
+                outcomes[0] += 1
+            except (asyncio.CancelledError, RequestError, RuntimeError):  # cancelled, or its client was closed
+                outcomes[1] += 1
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(callers):
+                tasks.create_task(caller(number))
+    finally:
+        for client in shared.values():
+            await client.close()
+    return outcomes[0], outcomes[1]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_no_answer_goes_to_another_request_under_cancels_and_reconnects(server: AllWires, wire: str) -> None:
+    answered, lost = await storm(server.url(wire), 20, 80, random.Random(7))
+    assert answered > 800 and lost > 50 and answered + lost == 1600
