@@ -480,6 +480,19 @@ async def test_a_storm_of_resets_is_hung_up_on_and_all_requests_are_cancelled() 
         await canary(door)
 
 
+async def test_a_reset_in_one_packet_with_its_request_is_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(echoes()) as door:
+        raw = await door.raw()
+        said, send = [], raw.send
+        raw.send = said.append  # type: ignore[method-assign]  # so that all of it is one write
+        raw.h2.reset_stream(raw.call(RUN))
+        stream = raw.call(RUN, b"x")
+        raw.send = send  # type: ignore[method-assign]
+        raw.send(b"".join(said))
+        assert (await raw.answer(stream))[1]["grpc-status"] == "0"
+        assert not caplog.records
+
+
 async def test_pings_between_calls_are_in_order() -> None:
     async with serving(echoes()) as door:
         raw = await door.raw()

@@ -340,6 +340,8 @@ class Connection(asyncio.Protocol):
         h2, stream_id, out = self._h2, call.stream_id, call.out
         if not out and call.trailers is None:
             return
+        if not h2.is_open(stream_id):
+            return  # its RST_STREAM came with what it is the answer to, and is the next event
         initial = call.initial()
         if initial is not None:
             if not out and call.trailers is not None:  # an error alone is one frame
