@@ -48,11 +48,10 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     _socket: asyncio.Transport
 
-    def __init__(self, address: str, token: str | None, max_answer_nbytes: int) -> None:
+    def __init__(self, address: str, max_answer_nbytes: int) -> None:
         self.address = address
         #: What the server said of itself.
         self.server: ServerHello
-        self._token = token
         self._loop = asyncio.get_running_loop()
         self._decoder = Decoder(admit=self._wants)
         self._encoder = Encoder(copy=False)
@@ -98,9 +97,11 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             async with asyncio.timeout(timeout):
                 _, self = await asyncio.get_running_loop().create_connection(
-                    lambda: cls(address, token, max_answer_nbytes), host, port, ssl=tls
+                    lambda: cls(address, max_answer_nbytes), host, port, ssl=tls
                 )
                 try:
+                    # Not in `connection_made`: who is cancelled right after that has a socket that is closed already.
+                    self._write(messages.encode_hello(ClientHello(token)))
                     await self._greeted
                 except BaseException:
                     self._socket.abort()
@@ -353,7 +354,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._end is None:
             self._end = why
         if not self._greeted.done():
-            self._greeted.set_exception(why)
+            self._not_greeted(why)
         for stream in self._unsent:
             call = self._calls.pop(stream)
             if call is not None and not call.answer.done():
@@ -365,7 +366,6 @@ class TcpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = cast(asyncio.Transport, transport)
         self._socket.set_write_buffer_limits(UNSENT_NBYTES)
-        self._write(messages.encode_hello(ClientHello(self._token)))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._scratch if self._decoder.buffer is None else self._decoder.buffer
@@ -390,7 +390,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._timer.cancel()
         if not self._greeted.done():
             refusal = why if isinstance(why, Malformed) else Refused(f"{self.address} hung up without a HELLO: {why}")
-            self._greeted.set_exception(refusal)
+            self._not_greeted(refusal)
         calls, self._calls = self._calls, {}
         for stream, call in calls.items():
             if call is not None and not call.answer.done():
@@ -398,6 +398,10 @@ class TcpConnection(asyncio.BufferedProtocol):
                 call.answer.set_exception(self._refused() if stream in self._unsent else lost)
         self._unsent.clear()
         self._lost.set_result(None)
+
+    def _not_greeted(self, why: RequestError) -> None:
+        self._greeted.set_exception(why)
+        self._greeted.exception()  # perhaps nobody waits for it any more
 
     def _write(self, parts: list[Buffer]) -> None:
         """With all that is said in this turn of the loop."""

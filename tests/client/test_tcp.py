@@ -409,6 +409,29 @@ async def test_an_opening_that_is_cancelled_leaves_nothing_behind() -> None:
         gc.collect()  # an exception that nobody took would be logged now
 
 
+async def test_an_opening_may_be_cancelled_whenever() -> None:
+    """At each of its turns; what the loop finds wrong with that it logs."""
+    wrong: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, about: wrong.append(about))
+    async with listening(SERVER) as (port, _):
+        for turns in range(20):
+            opening = asyncio.create_task(TcpConnection.open("127.0.0.1", port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if opening.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await opening
+            else:
+                await (await opening).close()
+            del opening
+            for _ in range(5):
+                await asyncio.sleep(0)
+        async with await TcpConnection.open("127.0.0.1", port):
+            pass  # by now the others have been accepted too
+    gc.collect()
+    assert not wrong
+
+
 async def test_the_token_is_said_with_hello() -> None:
     async with listening(SERVER) as (port, servers):
         async with await TcpConnection.open("127.0.0.1", port, token="sesame") as connection:

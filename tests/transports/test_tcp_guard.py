@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 
 from asyncline import Graph, Request
+from asyncline.client.tcp import TcpConnection
 from asyncline.errors import BadRequest
-from tests.transports.test_tcp import HELLO_BYTES, MB, Door, Gate, Raw, one_op, serving, written
+from tests.transports.test_tcp import HELLO_BYTES, MB, Door, Gate, Raw, echo, one_op, serving, written
 
 
 async def small(door: Door) -> Raw:
@@ -60,3 +62,26 @@ async def test_a_body_for_a_stream_that_waits_for_its_answer_is_never_received()
         raw.send(written(1, np.zeros(100_000, np.uint8))[:50_000])
         error = await raw.goodbye()
         assert type(error) is BadRequest and error.message == "stream 1 waits for its answer already"
+
+
+async def opened_and_cancelled() -> None:
+    wrong: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, about: wrong.append(about))
+    async with serving(one_op(echo)) as door:
+        for turns in range(20):
+            opening = asyncio.create_task(TcpConnection.open(*door.where))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if opening.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await opening
+            else:
+                await (await opening).close()
+        connection = await door.connect()
+        assert await connection.call("test", 1) == 1
+        await door.until_closed(1)
+    assert not wrong
+
+
+def test_an_opening_may_be_cancelled_whenever_on_uvloop() -> None:
+    uvloop.run(opened_and_cancelled())
