@@ -23,6 +23,7 @@ from asyncline.engine.engine import Engine
 from asyncline.errors import LoadError, SettingsError
 from asyncline.exits import Exit
 from asyncline.graph.graph import Graph
+from asyncline.observe.admin import Admin
 from asyncline.observe.logs.logs import Logs
 from asyncline.observe.observing import Observing
 from asyncline.observe.progress import Progress
@@ -96,7 +97,7 @@ class Server:
     async def run(self) -> int:
         """Serve until a signal; returns the exit code."""
         stop = asyncio.Event()
-        with _signals(stop, self._logs):
+        with _signals(stop, self._logs, self.observing.admin):
             try:
                 await self._listen()
                 if not await self._load(stop):
@@ -183,8 +184,8 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def _signals(stop: asyncio.Event, logs: Logs) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stop`; the second ends the process."""
+def _signals(stop: asyncio.Event, logs: Logs, admin: Admin) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets `stop`; the second ends the process. SIGUSR1 has the stacks logged."""
     loop = asyncio.get_running_loop()
 
     def arrived(number: int) -> None:
@@ -193,10 +194,15 @@ def _signals(stop: asyncio.Event, logs: Logs) -> Iterator[None]:
             os._exit(128 + number)
         stop.set()
 
+    def log_stacks() -> None:
+        text = admin.stacks()
+        loop.run_in_executor(None, lambda: log.info("%s", text()))
+
     for number in SIGNALS:
         loop.add_signal_handler(number, arrived, number)
+    loop.add_signal_handler(signal.SIGUSR1, log_stacks)
     try:
         yield
     finally:
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGUSR1):
             loop.remove_signal_handler(number)

@@ -8,6 +8,7 @@ from typing import Any
 
 from asyncline.engine.engine import Engine
 from asyncline.errors import SettingsError
+from asyncline.observe.admin import Admin
 from asyncline.observe.figures import Figures
 from asyncline.observe.leaks.watch import LeakWatch
 from asyncline.observe.live import Live
@@ -59,6 +60,7 @@ class Observing:
 
         self._leaks = LeakWatch(engine, self.statistics, service.log_dir) if dag.leak_watch else None
         self.metrics.leaks = self._leaks
+        self.admin = Admin(engine, settings, logs, self._leaks)
 
     def start(self) -> None:
         """Look at what happens by itself too, such as the loop's lag."""
@@ -83,6 +85,7 @@ class Observing:
         self._windows.close()
         if self._leaks is not None:
             self._leaks.close()
+        self.admin.close()
         if self._access is not None:
             self._access.hand_over()
         self._resident.close()

@@ -66,7 +66,7 @@ class Metrics:
         yield from self._ops()
         yield from self._connections()
         yield from self._state()
-        yield from self._process()
+        yield from self._watched()
 
     def _requests(self) -> Iterator[Metric]:
         counted = self._statistics
@@ -126,7 +126,7 @@ class Metrics:
                 family.add_metric(list(labels), count)
             yield family
 
-    def _process(self) -> Iterator[Metric]:
+    def _watched(self) -> Iterator[Metric]:
         sample = None if self.leaks is None else self.leaks.last
         if self.leaks is None or sample is None:
             return

@@ -74,7 +74,8 @@ class Logs:
         frames = HookFrames(graph.ops)
         self._enqueue = Enqueue(self.writer, main, self._limit, frames)
         self._enqueue_tracer = Enqueue(self.writer, tracer, Limit(0), frames)
-        self._apps = [name for name in app_loggers(graph.ops) if not is_set_up(name)]
+        #: Loggers of the app that come here.
+        self.apps = [name for name in app_loggers(graph.ops) if not is_set_up(name)]
         self._before: list[tuple[logging.Logger, list[logging.Handler], bool, int]] = []
 
     @property
@@ -87,7 +88,7 @@ class Logs:
         level = logging.getLogger("asyncline").getEffectiveLevel()
         self._set("asyncline", self._enqueue, level, propagate=False)
         self._set("asyncline.tracer", self._enqueue_tracer, logging.NOTSET, propagate=False)
-        for name in self._apps:
+        for name in self.apps:
             self._set(name, self._enqueue, logging.getLogger(name).level or level, propagate=True)
 
     def _set(self, name: str, handler: logging.Handler, level: int, *, propagate: bool) -> None:

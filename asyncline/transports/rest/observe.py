@@ -7,7 +7,8 @@
     GET  /admin/timeline?seconds=5      what ended in that time, as Chrome's trace JSON
     GET  /admin/timeline?data_id=7      the same of one request
 
-All but the page ask for the token where there is one; without one, `/admin` answers to this machine only.
+and the pages of `admin.py`. All but the dashboard's ask for the token where there is one; without one, `/admin` answers
+to this machine only.
 """
 
 from __future__ import annotations
@@ -24,16 +25,21 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from asyncline.errors import BadRequest, NotFound, Overloaded, RequestError, Unauthenticated
+from asyncline.transports.rest.admin import Administered, AdminPages
 from asyncline.transports.rest.answer import JSON, Answer, error_answer
 from asyncline.transports.rest.events import EVENTS
 from asyncline.transports.rest.intake import Intake
 from asyncline.transports.rest.live import Viewers, Watched
+from asyncline.transports.rest.query import seconds
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
 from asyncline.wire import json
 
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 DASHBOARD = files("asyncline.transports.rest").joinpath("dashboard.html").read_bytes()
+
+
+SETTABLE = {"/admin/log-level"}
 
 
 def _policy(page: bytes) -> str:
@@ -58,6 +64,8 @@ DASHBOARD_HEADERS = _policy(DASHBOARD)
 class Observed(Watched, Protocol):
     """Where the answers come from: `observe.Observing`."""
 
+    @property
+    def admin(self) -> Administered: ...
     def verdict(self, seconds: float) -> str: ...
     def figures(self, seconds: float) -> dict[str, Any]: ...
     def timeline(self, seconds: float) -> Callable[[], bytes] | None: ...
@@ -76,6 +84,7 @@ class ObserveRoutes(Routes):
             "/figures/live": self._live,
             "/dashboard": self._dashboard,
             "/admin/timeline": self._timeline,
+            **AdminPages(observed.admin, intake).pages,
         }
         self._is_capturing = False
         #: Those who watch.
@@ -91,8 +100,9 @@ class ObserveRoutes(Routes):
         page = self._pages.get(request.path)
         if page is None:
             raise NotFound("there is no such page: see / for a list")
-        if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{request.method[:16]} is not allowed here: GET the page", "GET, HEAD")
+        methods = ("GET", "HEAD", "POST") if request.path in SETTABLE else ("GET", "HEAD")
+        if request.method not in methods:
+            raise MethodNotAllowed(f"{request.method[:16]} is not allowed here: GET the page", ", ".join(methods))
         if page != self._dashboard:  # it holds no figures, and asks for the token itself
             self._intake.authenticate(request)
         if request.path.startswith("/admin/") and not self._intake.has_token and not _is_local(request.remote):
@@ -101,10 +111,10 @@ class ObserveRoutes(Routes):
         return answer
 
     async def _verdict(self, request: web.BaseRequest) -> Answer:
-        return Answer(200, f"{self._observed.verdict(_seconds(request, 10, 60))}\n".encode(), TEXT)
+        return Answer(200, f"{self._observed.verdict(seconds(request, 10, 60))}\n".encode(), TEXT)
 
     async def _figures(self, request: web.BaseRequest) -> Answer:
-        return Answer(200, json.encode(self._observed.figures(_seconds(request, 10, 60))), JSON)
+        return Answer(200, json.encode(self._observed.figures(seconds(request, 10, 60))), JSON)
 
     async def _live(self, request: web.BaseRequest) -> web.StreamResponse:
         return Answer(200, b"", EVENTS) if request.method == "HEAD" else await self.viewers.watch(request)
@@ -128,7 +138,7 @@ class ObserveRoutes(Routes):
         if data_id is not None:
             make = self._observed.timeline_of(int(data_id))
         else:
-            make = self._observed.timeline(_seconds(request, 5, 600))
+            make = self._observed.timeline(seconds(request, 5, 600))
         if make is None:
             raise NotFound("no timeline is kept: dag.timeline_mb is 0")
         self._is_capturing = True
@@ -141,19 +151,6 @@ class ObserveRoutes(Routes):
         answer = Answer(200, trace, JSON)
         await answer.compress(request.headers.get("Accept-Encoding"))
         return answer
-
-
-def _seconds(request: web.BaseRequest, default: float, most: float) -> float:
-    text = request.query.get("seconds")
-    if text is None:
-        return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= most:
-        raise BadRequest(f"query seconds: expected a number up to {most:g}")
-    return seconds
 
 
 def _is_local(address: str | None) -> bool:
