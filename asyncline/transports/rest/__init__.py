@@ -13,8 +13,8 @@
     observe.py     ObserveRoutes: verdict, figures and timeline; the dashboard
     live.py        all figures each second, as server-sent events, for those who watch
     dashboard.html /dashboard: one self-contained page over that stream
-    admin.py       those of them that look into the process
-    query.py       their queries
+    admin.py       /admin: what looks into the process
+    query.py       queries of these pages
     openapi.py     /openapi.json, made from the Request's fields
     docs.html      /docs: one self-contained page that reads /openapi.json
 
