@@ -190,9 +190,9 @@ class Network:
         self._call = module
         #: Memory that is not a run's own: an output in it would change with the next run.
         self._kept = frozenset(
-            tensor.untyped_storage().data_ptr()
+            place
             for tensor in (*module.parameters(), *module.buffers())
-            if device.type == "cpu" and tensor.layout == torch.strided
+            if device.type == "cpu" and (place := _place(tensor)) is not None
         )
         #: Whether the Module has written to its inputs, which are the caller's; None before the first run.
         self._writes: bool | None = None
@@ -384,6 +384,14 @@ def _named(found: Any) -> dict[str, Any]:
     if not isinstance(found, (tuple, list)):
         return {"output": found}
     return {"output": found[0]} if len(found) == 1 else {f"output_{i}": value for i, value in enumerate(found)}
+
+
+def _place(tensor: Any) -> int | None:
+    """Where its memory begins; None where it has none of its own, as of a lazy Module or quantised by a subclass."""
+    try:
+        return int(tensor.untyped_storage().data_ptr()) or None
+    except (RuntimeError, NotImplementedError, ValueError):
+        return None
 
 
 def _tensor(torch: Any, array: Array, *, copies: bool) -> Any:

@@ -399,3 +399,22 @@ def test_an_error_of_torchscript_does_not_tell_its_source(tmp_path: Path) -> Non
     with pytest.raises(RuntimeError, match=r"^RuntimeError: AssertionError: negative$") as caught:
         session.run(np.full((1, 4), -1, np.float32))
     assert "forward" in str(caught.value.__cause__)  # for the log
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_a_module_that_finds_its_weights_shapes_in_the_first_run_is_taken() -> None:
+    session = TorchSession(torch.nn.LazyLinear(2), info=INFO)
+    assert session.run(np.ones((3, 4), np.float32)).shape == (3, 2)
+
+
+def test_weights_without_memory_of_their_own_are_taken() -> None:
+    class Sparse(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.eye(4).to_sparse_coo())
+
+        def forward(self, x: Any) -> Any:
+            return torch.sparse.mm(self.weight, x.T).T
+
+    session = TorchSession(Sparse, info=INFO)
+    assert session.run(np.ones((3, 4), np.float32)).tolist() == [[1] * 4] * 3
