@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import numpy as np
@@ -208,6 +208,21 @@ async def test_a_stream_is_the_list_of_its_parts() -> None:
         sent = {"name": "input", "datatype": "BYTES", "shape": [1], "data": ["3"]}
         assert values(await client.post(INFER, json={"inputs": [sent]})) == ["[0,1,2]"]
         assert (await client.get("/v2/models/test/config")).json["model_transaction_policy"] == {"decoupled": True}
+
+
+async def test_each_output_of_a_stream_is_a_list() -> None:
+    class Words(Op):
+        returns: ClassVar = {"word": Text(), "place": Tensor("INT64", [1])}
+
+        async def preprocess(self, text: str) -> AsyncIterator[Any]:
+            for place, word in enumerate(text.split()):
+                yield {"word": word, "place": np.array([place])}
+
+    async with serving(Graph("test", Words(Request(text=Text()).text))) as client:
+        sent = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["to be"]}
+        answer = await client.post(INFER, json={"inputs": [sent]})
+        outputs = {each["name"]: (each["datatype"], each["shape"], each["data"]) for each in answer.json["outputs"]}
+        assert outputs == {"word": ("BYTES", [1], ['["to","be"]']), "place": ("BYTES", [1], ["[[0],[1]]"])}
 
 
 @op(cpu="inline")

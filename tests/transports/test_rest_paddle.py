@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -327,3 +328,33 @@ async def test_the_line_to_paste_is_a_request_of_paddles() -> None:
 async def test_a_response_that_no_message_holds_is_7000(response: PipelineResponse) -> None:
     async with serving(whole_graph(response)) as client:
         assert (await numbers(client, b"{}"))[0] == 7000
+
+
+@pytest.mark.parametrize(
+    "parts, values",
+    [
+        (["Hel", "lo"], ['["Hel","lo"]']),
+        ([{"n": 1, "x": np.arange(2)}, {"n": 2, "x": np.zeros(1)}], ['[{"n":1,"x":[0,1]},{"n":2,"x":[0.0]}]']),
+        ([], ["[]"]),
+    ],
+    ids=["text", "objects", "none"],
+)
+async def test_the_answer_of_a_graph_that_streams_is_the_list_of_its_parts(parts: list[Any], values: list[str]) -> None:
+    class Stream(Op):
+        async def preprocess(self, value: Any) -> AsyncIterator[Any]:
+            for part in parts:
+                yield part
+
+    async with serving(Graph("test", Stream(Request()))) as client:
+        answer = await answers(client, body(a="1"))
+        assert (answer["err_no"], answer["key"], answer["value"]) == (0, ["output"], values)
+
+
+async def test_a_stream_that_fails_half_way_has_no_answer() -> None:
+    class Fails(Op):
+        async def preprocess(self, value: Any) -> AsyncIterator[Any]:
+            yield 1
+            raise ProductError(51, "half way")
+
+    async with serving(Graph("test", Fails(Request()))) as client:
+        assert await numbers(client, body(a="1")) == (51, "half way")

@@ -191,6 +191,8 @@ def stream(header: bytes, data: bytes = b"") -> bytes:
         stream(b"{'descr': '<f3', 'fortran_order': False, 'shape': (1,), }", b"\0" * 3),
         stream(b"{'descr': '<U999999999999', 'fortran_order': False, 'shape': (1,), }"),
         stream(b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", b"\0" * 4),
+        stream(b"{'descr': '<U0', 'fortran_order': False, 'shape': (900000000,), }"),
+        stream(b"{'descr': '|S0', 'fortran_order': False, 'shape': (1,), }"),
         stream(b" " * 5000),
         pickled(),
     ],

@@ -72,6 +72,8 @@ def test_lists_without_a_name_are_read(text: str, values: Any) -> None:
         "array([1.5], dtype=int64)",
         "array([nan], dtype=int64)",
         "array([0], shape=(99999999999, 99999999999), dtype=float32)",
+        "array([], shape=(900000000,), dtype=float32)",
+        "array([[]], shape=(1,))",
         "[[1], [2, 3]]",
         "[['a'], ['b', 'c']]",
         "['a', 1]",

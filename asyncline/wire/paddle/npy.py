@@ -48,6 +48,8 @@ def decode(data: bytes | memoryview) -> Array:
     if size * dtype.itemsize != view.nbytes - place:
         raise BadPackage(f"the .npy stream has {view.nbytes - place} bytes, expected {size * dtype.itemsize}")
     if dtype.itemsize == 0:
+        if size:  # of nothing there may be any number, and numpy has a character for each
+            raise BadPackage(f"the .npy stream has {size} strings without room for any character")
         return np.zeros(shape, dtype)
     array = np.frombuffer(view, dtype, offset=place)
     if not array.flags.aligned or not dtype.isnative:

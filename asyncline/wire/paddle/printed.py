@@ -48,6 +48,8 @@ def parse(text: str) -> Array:
     except (ValueError, OverflowError, RecursionError):
         raise BadRequest("expected an array as Python prints it, or nested lists") from None
     if array.size == 0:
+        if shape is not None and 0 not in shape:
+            raise BadRequest(f"shape {list(shape)} is that of no empty array")
         array = np.zeros(array.shape if shape is None else shape, np.float64)
     if array.dtype.kind not in "biuf":
         raise BadRequest("expected numbers only")
