@@ -32,6 +32,7 @@ What differs
                       like; auto_batching_timeout is only waited for where it is given
     worker_num        requests beyond it wait; beyond 512, or worker_num if that is more, they are refused at once.
                       With a channel_size, beyond that
+    times             of an Op without `process` are one, of preprocess and postprocess together
     edges             may skip levels; branches get copies of what they share
     errors            numbers are the same, texts nearly. An exception ends its request, never the service
     start             an init_op or a model that fails ends the start, and says which Op it was
