@@ -11,12 +11,29 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadtest import batching, canary, echo, fetch, grpc, jpeg, models, ocr, oip, paddle, pool, submit, tagging, tcp
+from loadtest import (
+    batching,
+    canary,
+    echo,
+    fetch,
+    grpc,
+    jpeg,
+    models,
+    observe,
+    ocr,
+    oip,
+    paddle,
+    pool,
+    submit,
+    tagging,
+    tcp,
+)
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
 
 NAMES = (
     "echo",
+    "observe",
     "tcp",
     "grpc",
     "oip",
@@ -40,6 +57,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     benchmarks: dict[str, Callable[[], Report]] = {
         "echo": partial(echo.measure, options.pairs, options.seconds),
+        "observe": partial(observe.measure, options.pairs, options.seconds),
         "tcp": partial(tcp.measure, options.pairs, options.seconds),
         "paddle": partial(paddle.measure, options.pairs, options.seconds),
         "grpc": partial(grpc.measure, options.pairs, options.seconds),

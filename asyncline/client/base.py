@@ -77,10 +77,13 @@ class Connection(ABC):
         """
 
     @abstractmethod
-    async def infer(self, request: InferRequest, timeout_s: float, *, binary: bool) -> InferResponse:
+    async def infer(
+        self, request: InferRequest, timeout_s: float, *, binary: bool, traceparent: str | None = None
+    ) -> InferResponse:
         """Run one inference; the answer is well-formed, but has not been compared with what was asked.
 
         :param binary: see Description.
+        :param traceparent: W3C trace context to send.
         :raises Refused: nothing was run.
         :raises Unavailable: the connection broke off.
         :raises DeadlineExceeded: it took longer than `timeout_s`.

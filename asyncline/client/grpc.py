@@ -82,10 +82,13 @@ class GrpcConnection(Connection):
             return None
         return grpc_metadata.decode_max_batch_size(answer)
 
-    async def infer(self, request: InferRequest, timeout_s: float, *, binary: bool) -> InferResponse:
+    async def infer(
+        self, request: InferRequest, timeout_s: float, *, binary: bool, traceparent: str | None = None
+    ) -> InferResponse:
         model = request.model_name
         try:
-            answer = await self._call("ModelInfer", grpc.encode_request(request), model, timeout_s)
+            metadata = None if traceparent is None else {"traceparent": traceparent}
+            answer = await self._call("ModelInfer", grpc.encode_request(request), model, timeout_s, metadata)
         except GRPCError as error:
             if error.status is Status.DEADLINE_EXCEEDED:
                 raise too_late(remote_model(model), timeout_s) from None
@@ -95,8 +98,10 @@ class GrpcConnection(Connection):
         except BadRequest as error:
             raise malformed(remote_model(model), str(error)) from error
 
-    async def _call(self, name: str, data: bytes, model: str, timeout_s: float) -> bytes:
-        return await self._peer.call(method(name), data, remote_model(model), timeout_s)
+    async def _call(
+        self, name: str, data: bytes, model: str, timeout_s: float, metadata: Mapping[str, str] | None = None
+    ) -> bytes:
+        return await self._peer.call(method(name), data, remote_model(model), timeout_s, metadata)
 
     async def close(self) -> None:
         await self._peer.close()

@@ -81,10 +81,11 @@ class Pool:
         self._binary = all(description.binary for description in described.values())
         return replace(described[first], binary=self._binary)
 
-    async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+    async def infer(self, request: InferRequest, timeout_s: float, traceparent: str | None = None) -> InferResponse:
         """Run one inference; where an endpoint refuses it unrun, and the budget allows, once more at another, or
         where there is no other, there again after the time that it asks for, if the deadline leaves that.
 
+        :param traceparent: W3C trace context to send.
         :raises RequestError: as of `Connection.infer`.
         """
         expires_at = self.loop.time() + timeout_s
@@ -98,7 +99,7 @@ class Pool:
             error.retry_after_s = max(1, round(self._endpoints.rest_s(self.loop.time())))
             raise error
         try:
-            return await self._ask(endpoint, request, expires_at, timeout_s)
+            return await self._ask(endpoint, request, expires_at, timeout_s, traceparent)
         except (Refused, Busy) as error:
             other = self._endpoints.pick(self.loop.time(), besides=endpoint)
             waits = other is None and error.rest_s is not None and self.loop.time() + error.rest_s < expires_at
@@ -111,15 +112,17 @@ class Pool:
                     raise
         assert other is not None
         self._retries += 1
-        return await self._ask(other, request, expires_at, timeout_s)
+        return await self._ask(other, request, expires_at, timeout_s, traceparent)
 
     async def _ask(
-        self, endpoint: Endpoint, request: InferRequest, expires_at: float, timeout_s: float
+        self, endpoint: Endpoint, request: InferRequest, expires_at: float, timeout_s: float, traceparent: str | None
     ) -> InferResponse:
         began_at = self.loop.time()
         endpoint.outstanding += 1
         try:
-            response = await self._connections[endpoint].infer(request, expires_at - began_at, binary=self._binary)
+            response = await self._connections[endpoint].infer(
+                request, expires_at - began_at, binary=self._binary, traceparent=traceparent
+            )
         except DeadlineExceeded:
             self._failed(endpoint, began_at, "took too long")
             raise too_late(remote_model(self.model), timeout_s) from None

@@ -195,7 +195,7 @@ class Remote(Op):
         async def ask(start: int) -> dict[str, Array] | RequestError:
             part = [column[start : start + most] for column in columns]
             try:
-                response = await remote.pool.infer(signature.request_of(part), timeout_s)
+                response = await remote.pool.infer(signature.request_of(part), timeout_s, _traceparent())
                 return signature.columns(response, len(part[0]))
             except RequestError as error:
                 return error
@@ -228,7 +228,9 @@ class Remote(Op):
         remote: RemoteModel = self.model
         found: list[Any]
         try:
-            response = await remote.pool.infer(remote.signature.request([sample for _, sample in group]), timeout_s)
+            response = await remote.pool.infer(
+                remote.signature.request([sample for _, sample in group]), timeout_s, _traceparent()
+            )
             found = remote.signature.results(response, len(group))
         except RequestError as error:
             if alone and not isinstance(error, _NOT_THEIRS):
@@ -291,6 +293,14 @@ class _Shared:
         await asyncio.wait([opening])
         if not opening.cancelled() and opening.exception() is None:
             await opening.result().pool.close()
+
+
+def _traceparent() -> str | None:
+    """The W3C trace context of the request that a batch is of; None of several: a header holds no more than one."""
+    try:
+        return context().traceparent
+    except LookupError:  # called by hand
+        return None
 
 
 def _name(model: str) -> str:

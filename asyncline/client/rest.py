@@ -79,12 +79,16 @@ class RestConnection(Connection):
         answer = await self._get("", model, expires_at)
         return answer.status == 200 and rest.BINARY in rest_metadata.decode_server_metadata(answer.body).extensions
 
-    async def infer(self, request: InferRequest, timeout_s: float, *, binary: bool) -> InferResponse:
+    async def infer(
+        self, request: InferRequest, timeout_s: float, *, binary: bool, traceparent: str | None = None
+    ) -> InferResponse:
         model = request.model_name
         body = rest.encode_request(request, binary=binary)
         headers = {"X-Timeout-Ms": str(max(1, int(timeout_s * 1e3)))}
         if body.header_nbytes is not None:
             headers[rest.HEADER_LENGTH] = str(body.header_nbytes)
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         path = f"{_path(model, request.model_version)}/infer"
         expires_at = self._loop.time() + timeout_s
         answer = await self._send(

@@ -99,30 +99,32 @@ class Downloader:
         )
         return _Way(resolver, session)
 
-    async def get(self, text: str) -> bytes:
+    async def get(self, text: str, traceparent: str | None = None) -> bytes:
         """Download the image at a URL; who asks for the same at the same time shares one download.
 
+        :param traceparent: W3C trace context for the origin; a download that is shared has that of who began it.
         :raises UrlForbidden: the policy refuses it, or its host has no address.
         :raises FetchFailed: its origin did not give an image within the limits.
         """
         url = parse(text, self.policy)
         key = str(url)
         data = self._cache.get(key, self.loop.time())
-        return data if data is not None else await self._flights.join(key, partial(self._download, url))
+        return data if data is not None else await self._flights.join(key, partial(self._download, url, traceparent))
 
-    async def _download(self, url: URL) -> bytes:
+    async def _download(self, url: URL, traceparent: str | None) -> bytes:
         key = str(url)
+        headers = None if traceparent is None else {"traceparent": traceparent}
         async with self._slots.take(url.raw_host or ""):
             expires_at = self.loop.time() + self.limits.total_s
             for _ in range(self.limits.redirects + 1):
-                answer = await self._hop(url, expires_at)
+                answer = await self._hop(url, expires_at, headers)
                 if isinstance(answer, bytes):
                     self._cache.put(key, answer, self.loop.time())
                     return answer
                 url = follow(url, answer, self.policy)
         raise FetchFailed(f"the URL is redirected more than {self.limits.redirects} times")
 
-    async def _hop(self, url: URL, expires_at: float) -> bytes | str:
+    async def _hop(self, url: URL, expires_at: float, headers: dict[str, str] | None) -> bytes | str:
         """The body, or where a redirect leads."""
         host = host_of(url)
         way = self._guarded
@@ -136,7 +138,7 @@ class Downloader:
             except OSError as error:  # TimeoutError is one, too
                 raise forbidden(f"name: {error}") from None
         try:
-            get = way.session.get(url, allow_redirects=False, proxy=self.policy.proxy)
+            get = way.session.get(url, headers=headers, allow_redirects=False, proxy=self.policy.proxy)
             async with asyncio.timeout_at(expires_at), get as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return response.headers["Location"]

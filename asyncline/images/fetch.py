@@ -67,13 +67,14 @@ class Fetch(Op):
     async def preprocess(self, source: bytes | str) -> bytes:
         if not isinstance(source, str):
             return source
+        remaining_s = traceparent = None
         try:
-            remaining_s = context().remaining_s
-        except LookupError:  # called by hand
-            remaining_s = None
+            remaining_s, traceparent = context().remaining_s, context().traceparent
+        except LookupError:
+            pass  # called by hand
         try:
             async with asyncio.timeout(remaining_s):
-                return await self._downloader().get(source)
+                return await self._downloader().get(source, traceparent)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed during the download") from None
 

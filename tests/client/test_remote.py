@@ -50,6 +50,24 @@ async def test_a_remote_model_is_an_op(wire: str) -> None:
 
 
 @both_wires
+async def test_the_trace_context_goes_along(wire: str) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    seen: list[str | None] = []
+
+    class Looking(ModelServer):
+        async def infer(self, request: InferRequest, headers: dict[str, str], connection: Any) -> Any:
+            seen.append({key.lower(): value for key, value in headers.items()}.get("traceparent"))
+            return await super().infer(request, headers, connection)
+
+    async with running(wire, Looking()) as (engine, _):
+        item = engine.begin(array(1, 2, 3), traceparent=traceparent)
+        await item.wait()
+        assert item.error is None
+        await engine.submit(array(1, 2, 3))
+    assert seen == [traceparent, None]
+
+
+@both_wires
 async def test_one_output_is_the_result_itself(wire: str) -> None:
     async with running(wire, outputs="y") as (engine, served):
         assert (await engine.submit(array(1, 2, 3))).tolist() == [2, 4, 6]

@@ -33,6 +33,15 @@ async def test_bytes_and_urls_are_both_an_image() -> None:
         assert made.open == 1
 
 
+async def test_the_trace_context_goes_along() -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with origin(answers(answer())) as made, Engine(graph()) as engine:
+        item = engine.begin({"image": made.url()}, traceparent=traceparent)
+        await item.wait()
+        await engine.submit({"image": made.url()})
+        assert [headers.get("traceparent") for headers in made.headers] == [traceparent, None]
+
+
 def test_the_schema_says_that_a_url_will_do() -> None:
     assert Image(url=True).schema()["anyOf"][1] == {"type": "string", "format": "uri"}
     assert "anyOf" not in Image().schema()

@@ -1,0 +1,37 @@
+"""The echo of `echo_graph`, served with everything that observes it, or with nothing.
+
+python -m loadtest.observe_served all|nothing
+"""
+
+import sys
+
+import uvloop
+from rich.console import Console
+
+from asyncline.engine.hooks import Hooks
+from asyncline.server import Server
+from asyncline.settings import Settings, Source, from_environment, merge
+from loadtest.echo_graph import graph
+
+
+def main() -> int:
+    """Returns the exit code."""
+    settings: Settings = merge(
+        graph.name,
+        {op.name: op.code_settings for op in graph.ops},
+        from_environment([op.name for op in graph.ops]),
+        Source("benchmark", {"service": {"http_port": 0}, "dag": {"tracer": {"interval_s": 1}}}),
+    )
+    server = Server(graph, settings, Console(stderr=True))
+    if sys.argv[1] == "nothing":
+        # What the product has no switch for: nobody subscribes, and nobody looks.
+        server.engine.hooks = Hooks()
+        server.observing.start = _do_nothing  # type: ignore[method-assign]
+    return uvloop.run(server.run())
+
+
+def _do_nothing() -> None: ...
+
+
+if __name__ == "__main__":
+    sys.exit(main())
