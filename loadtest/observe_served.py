@@ -9,6 +9,7 @@ import uvloop
 from rich.console import Console
 
 from asyncline.engine.hooks import Hooks
+from asyncline.observe.logs.logs import Logs
 from asyncline.server import Server
 from asyncline.settings import Settings, Source, from_environment, merge
 from loadtest.echo_graph import graph
@@ -22,12 +23,17 @@ def main() -> int:
         from_environment([op.name for op in graph.ops]),
         Source("benchmark", {"service": {"http_port": 0}, "dag": {"tracer": {"interval_s": 1}}}),
     )
-    server = Server(graph, settings, Console(stderr=True))
+    logs = Logs(settings.service, graph)
+    logs.start()
+    server = Server(graph, settings, Console(stderr=True), logs)
     if sys.argv[1] == "nothing":
         # What the product has no switch for: nobody subscribes, and nobody looks.
         server.engine.hooks = Hooks()
         server.observing.start = _do_nothing  # type: ignore[method-assign]
-    return uvloop.run(server.run())
+    try:
+        return uvloop.run(server.run())
+    finally:
+        logs.close()
 
 
 def _do_nothing() -> None: ...
