@@ -27,7 +27,11 @@ def echo(x: Any) -> Any:
 @asynccontextmanager
 async def observed(dag: dict[str, Any] | None = None, **service: Any) -> AsyncIterator[aiohttp.ClientSession]:
     graph = Graph("g", echo(Request()))
-    settings = merge("g", {"echo": {}}, Source("test", {"service": {"http_port": 0, **service}, "dag": dag or {}}))
+    settings = merge(
+        "g",
+        {o.name: o.code_settings for o in graph.ops},
+        Source("test", {"service": {"http_port": 0, **service}, "dag": dag or {}}),
+    )
     engine = Engine(graph, settings)
     observing = Observing(engine, settings)
     routes = [partial(ObserveRoutes, observing)]

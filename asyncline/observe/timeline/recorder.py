@@ -23,6 +23,10 @@ _BATCH_NBYTES = 1400
 _GAUGE_NBYTES = 400
 
 
+_make = tuple.__new__
+"""Makes a record for half the price of its class."""
+
+
 class ItemRecord(NamedTuple):
     """A request that has its outcome. Times are seconds of the engine's clock."""
 
@@ -135,7 +139,8 @@ class Recorder(Observer):
     def item_done(self, item: Item) -> None:
         error = item.error
         code = "ok" if error is None else code_label(error)
-        self._items.append(ItemRecord(item.data_id, item.log_id, item.traceparent, item.started_at, item.times, code))
+        fields = item.data_id, item.log_id, item.traceparent, item.started_at, item.times, code
+        self._items.append(_make(ItemRecord, fields))
 
     def job_done(self, job: Job) -> None:
         if job.ended_at > job.started_at:
