@@ -326,6 +326,19 @@ def trace(
 
 
 @app.command()
+def top(
+    url: Annotated[str, typer.Argument(metavar="URL", help="http://host:8000")],
+    token: Annotated[str | None, typer.Option(envvar="ASYNCLINE_AUTH_TOKEN", help="bearer token")] = None,
+    interval: Annotated[float, typer.Option(min=1, help="seconds between two pictures")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="print one picture, for scripts")] = False,
+) -> None:
+    """Show what a live server does: verdict, totals and a row for each Op, of the last 10 s."""
+    from asyncline.tools.top import top as run
+
+    raise typer.Exit(run(url, token=token, interval_s=interval, once=once, console=Console()))
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="the new folder; its last part names the graph")],
 ) -> None:
