@@ -16,6 +16,10 @@ observing.py    all of this, put together for one Engine
 devices.py      memory and use of GPUs
 prometheus.py   the same, as /metrics
 usage.py        the same, as the Open Inference Protocol's statistics
-log.py          log lines with data_id and log_id; set-up of the console log
+log.py          what goes wrong in Ops, with data_id and log_id
+logs/           where log lines go: console and rotating files, as text or JSON, by one thread
+leaks/          memory, tasks and descriptors over time, and whether they leak
+stacks.py       what threads and tasks are doing
+admin.py        the answers of the admin pages
 progress.py     the loading of models, as it goes on, for a terminal
 """
