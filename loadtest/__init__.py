@@ -33,6 +33,8 @@
     locustfile.py        users of the three wires, for locust
     ├── locust_calls.py      those of gRPC and of TCP
     └── locust_payload.py    what all of them send
+    nonces.py            that no answer goes to another request (python -m loadtest.nonces)
+    └── nonces_graph.py      what the nonces go through
     gpu.py               the CUDA lane against a raw CUDA-graph loop (python -m loadtest.gpu)
     ├── child.py         a subprocess, ended by its own handle
     ├── pairs.py         measuring in turns, medians, the machine

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import re
 import resource
 import socket
@@ -14,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from asyncline import RequestError
-from asyncline.client import AsyncClient
 from tests.serving import Server
 
 WIRES = ("http", "grpc", "tcp")
@@ -36,9 +32,6 @@ class AllWires(Server):
         for _ in range(2):
             found = self.wait_for(r"and on (tcp|grpc)://[\d.]+:(\d+)")
             self.ports[found[1]] = int(found[2])
-
-    def url(self, wire: str) -> str:
-        return f"{wire}://127.0.0.1:{self.ports[wire]}"
 
     def connect(self, wire: str, receive_nbytes: int | None = None) -> socket.socket:
         client = socket.socket()
@@ -192,46 +185,3 @@ def test_descriptors_are_kept_back_for_what_is_no_connection() -> None:
     finally:
         server.process.terminate()
         assert server.end()[0] == 0
-
-
-async def storm(url: str, callers: int, calls: int, chance: random.Random) -> tuple[int, int]:
-    """How many of so many calls, each with a payload of its own, were answered and how many were cancelled.
-
-    Callers share connections by fives, and leave them for new ones at times.
-    """
-    shared: dict[int, AsyncClient] = {}
-    outcomes = [0, 0]
-
-    async def caller(number: int) -> None:
-        for count in range(calls):
-            if chance.random() < 0.02 and (old := shared.pop(number // 5, None)) is not None:
-                await old.close()
-            client = shared.get(number // 5)
-            if client is None:
-                client = shared[number // 5] = AsyncClient(url, retries=0, timeout=20)
-            nonce = f"{number}-{count}"
-            call = asyncio.ensure_future(client("echo", nonce))
-            if chance.random() < 0.3:
-                for _ in range(chance.randrange(40)):
-                    await asyncio.sleep(0)
-                call.cancel()
-            try:
-                assert await call == nonce
-                outcomes[0] += 1
-            except (asyncio.CancelledError, RequestError, RuntimeError):  # cancelled, or its client was closed
-                outcomes[1] += 1
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(callers):
-                tasks.create_task(caller(number))
-    finally:
-        for client in shared.values():
-            await client.close()
-    return outcomes[0], outcomes[1]
-
-
-@pytest.mark.parametrize("wire", WIRES)
-async def test_no_answer_goes_to_another_request_under_cancels_and_reconnects(server: AllWires, wire: str) -> None:
-    answered, lost = await storm(server.url(wire), 20, 80, random.Random(7))
-    assert answered > 800 and lost > 50 and answered + lost == 1600
