@@ -130,6 +130,9 @@ class Session(ABC):
     """Most rows of a run; None where there is no such limit."""
     batch_sizes: tuple[int, ...] = ()
     """Sizes that run better than others, ascending; empty where all are alike."""
+    says_batch_axis = True
+    """Whether the model says where its outputs have the batch. Where it does not, its first batch of several rows runs
+    twice, the second time without its last row: a length that is theirs by chance stays as it was."""
 
     @abstractmethod
     def run_named(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -190,7 +193,16 @@ class Session(ABC):
             rows = _rows(output)
             if rows != (size or count):
                 raise OpError(f"output {name!r} has {rows} rows for a batch of {size or count}")
+        if size is None and count > 1 and not self.says_batch_axis:
+            self._find_batch_axis(feeds, count - 1)
         return outputs if size in (None, count) else {name: output[:count] for name, output in outputs.items()}
+
+    def _find_batch_axis(self, feeds: Mapping[str, Array], count: int) -> None:
+        for name, output in self.run_named({name: feed[:count] for name, feed in feeds.items()}).items():
+            if _rows(output) != count:
+                self._misplaced = f"output {name!r} does not have the batch first: {count + 1} rows are its by chance"
+                raise OpError(self._misplaced)
+        self.says_batch_axis = True
 
     @cached_property
     def _fixed_batch_size(self) -> int | None:

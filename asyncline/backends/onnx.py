@@ -42,6 +42,8 @@ _NOISE = re.compile(
     r"loading: )"
 )
 """What stands before onnxruntime's own words: numbers, the path once more, and a place in its sources."""
+_FATAL = 4
+"""Of onnxruntime's log levels the highest."""
 _NO_ROOM = re.compile(r"Failed to allocate memory|bad_alloc|out of memory", re.IGNORECASE)
 
 
@@ -69,13 +71,14 @@ class OnnxSession(Session):
         _describe(self, self._session)
         self._device = cuda_index(device) if can_bind(self.inputs + self.outputs) else None
         self._names = [info.name for info in self.outputs]
+        self._options = _run_options()
 
     def run_named(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
             if self._device is None:
-                outputs = self._session.run(self._names, inputs)
+                outputs = self._session.run(self._names, inputs, self._options)
             else:
-                outputs = _run_bound(self._session, self._device, inputs)
+                outputs = _run_bound(self._session, self._device, inputs, self._options)
         except Exception as error:  # onnxruntime's own exceptions share no base
             raise _translated(error) from error
         return dict(zip(self._names, outputs, strict=True))
@@ -101,9 +104,7 @@ class OnnxDeviceSession(DeviceSession):
         stream = {"user_compute_stream": str(self.stream.handle)}
         self._session = _load(Path(path), accelerator.name, 1, False, precision, stream)
         _describe(self, self._session)
-        import onnxruntime
-
-        self._options: Any = onnxruntime.RunOptions()
+        self._options = _run_options()
         # Else every run would wait for the device.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
@@ -136,7 +137,7 @@ class OnnxDeviceSession(DeviceSession):
 
     def run_eagerly(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            outputs = _run_bound(self._session, self._device, inputs)
+            outputs = _run_bound(self._session, self._device, inputs, _run_options())
         except Exception as error:  # onnxruntime's own exceptions share no base
             raise _translated(error) from error
         return {info.name: output for info, output in zip(self.outputs, outputs, strict=True)}
@@ -188,6 +189,14 @@ def _load(
     return session
 
 
+def _run_options() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL  # what fails is raised, and needs no line on stderr as well
+    return options
+
+
 def _describe(target: Session, session: Any) -> None:
     """Take over what the file says of itself."""
     target.inputs = tuple(map(_info, session.get_inputs()))
@@ -196,6 +205,8 @@ def _describe(target: Session, session: Any) -> None:
         with_batch_axis(_info(found), found.shape, batch if isinstance(batch, str) else None)
         for found in session.get_outputs()
     )
+    # Exporters that know no better name each open length anew, or none.
+    target.says_batch_axis = batch is not None and all(found.shape[:1] == [batch] for found in session.get_outputs())
     for info in target.outputs:
         if info.dtype == "BF16":
             raise LoadError(f"output {info.name!r} is BF16, which numpy does not have: let the model cast it to FP32")
@@ -213,7 +224,7 @@ def can_bind(tensors: Sequence[TensorInfo]) -> bool:
     return all(info.dtype in DTYPES and info.dtype != "BYTES" for info in tensors)
 
 
-def _run_bound(session: Any, device: int, inputs: Mapping[str, Array]) -> list[Array]:
+def _run_bound(session: Any, device: int, inputs: Mapping[str, Array], options: Any) -> list[Array]:
     """A run with inputs and outputs bound to the device, so that one copy each way is all there is."""
     from onnxruntime import OrtValue
 
@@ -223,7 +234,7 @@ def _run_bound(session: Any, device: int, inputs: Mapping[str, Array]) -> list[A
         binding.bind_ortvalue_input(name, value)
     for found in session.get_outputs():
         binding.bind_output(found.name, "cuda", device)
-    session.run_with_iobinding(binding)
+    session.run_with_iobinding(binding, options)
     outputs: list[Array] = binding.copy_outputs_to_cpu()
     return outputs
 

@@ -180,6 +180,8 @@ class Network:
             module = module.eval().to(device)
             if self.dtype is not None:
                 module = module.to(self.dtype)
+        #: Of others nobody says where they have the batch.
+        self.is_exported = is_exported
         self._channels_last = channels_last and not is_exported and any(len(i.shape) == 4 for i in self.info.inputs)
         if self._channels_last:
             module = module.to(memory_format=torch.channels_last)
@@ -234,6 +236,7 @@ class Network:
         info = self.info
         session.inputs, session.metadata = info.inputs, dict(info.metadata)
         session.max_batch_size = info.fixed_batch_size or info.max_batch_size
+        session.says_batch_axis = self.is_exported
         session.outputs = info.outputs or self._find_outputs(info.inputs)
 
     def _find_outputs(self, inputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:

@@ -15,7 +15,7 @@ helper, FLOAT, STRING = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.ST
 WEIGHTS = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 
-def value(name: str, shape: Sequence[int | str] | None, dtype: int = FLOAT) -> Any:
+def value(name: str, shape: Sequence[int | str | None] | None, dtype: int = FLOAT) -> Any:
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
@@ -101,7 +101,7 @@ def huge(path: Path) -> Path:
     return save(path, [node], [value("shape", ["dimensions"], onnx.TensorProto.INT64)], [value("zeros", None)])
 
 
-def transposed(path: Path) -> Path:
+def transposed(path: Path, names: Sequence[str | None] = ("n", "length")) -> Path:
     """`y [length, n]` of `x [n, length]`."""
     node = helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])
-    return save(path, [node], [value("x", ["n", "length"])], [value("y", ["length", "n"])])
+    return save(path, [node], [value("x", names)], [value("y", names[::-1])])

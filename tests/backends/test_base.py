@@ -90,6 +90,30 @@ def test_an_output_without_rows_is_an_error() -> None:
         FakeSession(lambda x: x.sum(), inputs=(PAIR,)).run(rows(1, 2))
 
 
+# -- a model that does not say where its outputs have the batch
+
+
+def unsaid(**options: Any) -> FakeSession:
+    session = FakeSession(inputs=(TensorInfo("x", "FP32", (-1, -1)),), **options)
+    session.says_batch_axis = False
+    return session
+
+
+def test_it_runs_its_first_batch_of_several_rows_once_more_with_a_row_less() -> None:
+    session = unsaid()
+    for count in (1, 3, 4):
+        assert len(session.run(rows(*range(count)))) == count
+    assert session.runs == [1, 3, 2, 4]
+
+
+def test_rows_that_are_as_many_by_chance_are_given_to_nobody() -> None:
+    session = unsaid(compute=lambda x: x.T)
+    for _ in range(2):
+        with pytest.raises(OpError, match=r"^output 'y' does not have the batch first"):
+            session.run(rows(1, 2))
+    assert session.runs == [2, 1]
+
+
 # -- warmup
 
 

@@ -212,6 +212,19 @@ def test_rows_of_an_output_whose_batch_is_elsewhere_are_not_given_to_anybody(tmp
     assert session.run_named({"x": batch})["y"].tolist() == batch.T.tolist()
 
 
+def test_where_open_lengths_have_no_names_a_second_run_tells_whose_the_rows_are(tmp_path: Path) -> None:
+    session = OnnxSession(onnx_models.transposed(tmp_path / "net.onnx", (None, None)))
+    with pytest.raises(OpError, match=r"^output 'y' does not have the batch first"):
+        session.run(np.zeros((3, 3), np.float32))
+
+
+def test_a_run_that_fails_writes_nothing_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    session = OnnxSession(onnx_models.huge(tmp_path / "huge.onnx"))
+    with pytest.raises(OutOfMemory):
+        session.run_named({"shape": np.array([1 << 46], np.int64)})
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_output_that_numpy_does_not_have_is_refused_at_load(tmp_path: Path) -> None:
     BF16 = onnx_models.onnx.TensorProto.BFLOAT16
     cast = onnx_models.helper.make_node("Cast", ["x"], ["y"], to=BF16)

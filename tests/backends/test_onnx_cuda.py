@@ -74,12 +74,12 @@ class Recorded:
             def io_binding(self) -> Binding:
                 return Binding(module.calls)
 
-            def run(self, names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            def run(self, names: list[str], inputs: dict[str, np.ndarray], options: Any) -> list[np.ndarray]:
                 module.calls.append(("run",))
                 return [inputs["x"]]
 
-            def run_with_iobinding(self, binding: Binding, options: Any = None) -> None:
-                module.calls.append(("run_with_iobinding", None if options is None else options.entries))
+            def run_with_iobinding(self, binding: Binding, options: Any) -> None:
+                module.calls.append(("run_with_iobinding", options.entries))
                 if module.error is not None:
                     raise module.error
 
@@ -142,7 +142,7 @@ def test_a_run_is_bound_to_the_device_on_both_sides(runtime: Recorded, path: Pat
     assert runtime.calls == [
         ("bind_ortvalue_input", "x", "cuda:1"),
         ("bind_output", "y", "cuda", 1),
-        ("run_with_iobinding", None),
+        ("run_with_iobinding", {}),
         ("copy_outputs_to_cpu",),
     ]
 
@@ -208,3 +208,8 @@ def test_the_calls_are_those_of_the_real_onnxruntime() -> None:
     ]
     assert hasattr(onnxruntime, "preload_dlls")
     assert hasattr(onnxruntime.RunOptions, "add_run_config_entry")
+    assert list(inspect.signature(onnxruntime.InferenceSession.run).parameters)[1:] == [
+        "output_names",
+        "input_feed",
+        "run_options",
+    ]

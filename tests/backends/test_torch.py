@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from asyncline import LoadError, OpError
-from asyncline.backends import ModelInfo, TensorInfo, TorchSession
+from asyncline.backends import Model, ModelInfo, TensorInfo, TorchSession
 from asyncline.backends.torch import hand_over, view
 from asyncline.backends.torch_cuda import TorchMemory
 from asyncline.engine.lanes.accelerator import DeviceTensor, OutOfMemory
@@ -102,6 +102,32 @@ def test_inputs_that_nothing_is_known_of_have_the_names_of_the_arguments() -> No
 def test_torchscript_says_the_names_of_its_arguments(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch_models.Linear()), tmp_path / "net.pt")
     assert TorchSession(tmp_path / "net.pt").inputs == (TensorInfo("x", "", ()),)
+
+
+# -- whose the rows are
+
+
+OPEN = ModelInfo((TensorInfo("x", "FP32", (-1, -1)),))
+
+
+def test_a_module_whose_batch_comes_out_elsewhere_gives_nobody_anothers() -> None:
+    session = TorchSession(torch_models.Made(lambda x: x.T), info=OPEN)
+    with pytest.raises(OpError, match=r"^output 'output' does not have the batch first"):
+        session.run(samples(4))
+
+
+@scripted
+def test_nor_does_torchscript(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch_models.Made(lambda x: x.T), torch.zeros(2, 3)), tmp_path / "net.pt")
+    session = TorchSession(tmp_path / "net.pt", info=OPEN)
+    with pytest.raises(OpError, match=r"does not have the batch first"):
+        session.run(samples(4))
+
+
+def test_nor_a_model_of_known_lengths_which_is_found_at_its_start() -> None:
+    model = Model(torch_models.Made(lambda x: x.T), info=INFO, batch_size=4)
+    with pytest.raises(OpError, match=r"^output 'output' has 4 rows for a batch of 1$"):
+        model.load_model("cpu")
 
 
 # -- how it runs
