@@ -2,14 +2,17 @@
 
 PYTHON ?= python3.11
 HTTP_PORT ?= 8000
+# Wheels of torch for the CPU: a tenth of those with CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test lint bench bench-gpu clean
+.PHONY: help serve test test-torch lint bench bench-gpu clean
 
 help:
 	@echo "make serve [HTTP_PORT=8000]   serve the OCR pipeline on 127.0.0.1"
 	@echo "make test                     ruff, mypy and pytest"
+	@echo "make test-torch               the tests of models with torch, which \`make test\` skips: it downloads 0.2 GB"
 	@echo "make bench                    benchmarks against what one would write without asyncline (wrk for REST)"
 	@echo "make bench-gpu                the CUDA lane beside a raw CUDA-graph loop; needs a GPU"
 	@echo "make clean                    remove .venv and caches"
@@ -19,6 +22,9 @@ serve: $(VENV)/.ocr
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-torch: $(VENV)/.dev-torch
+	$(BIN)/python -m pytest tests/backends
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -34,6 +40,10 @@ bench-gpu: $(VENV)/.torch
 # One file for each set of extras: newer than pyproject.toml where that set is installed as it says.
 $(VENV)/.ocr $(VENV)/.dev $(VENV)/.torch: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.dev-torch: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	@touch $@
 
 $(VENV)/bin/python:
