@@ -109,6 +109,10 @@ class Hooks:
             try:
                 callback(*args)
             except Exception:
-                observer = callback.__self__  # type: ignore[attr-defined]  # `add` stores bound methods only
-                log.exception("observer %r raised and is removed", observer)
-                self.remove(observer)
+                self.drop(callback)
+
+    def drop(self, callback: Callable[..., None]) -> None:
+        """Remove the observer of a callback that raises just now, and log why."""
+        observer = callback.__self__  # type: ignore[attr-defined]  # `add` stores bound methods only
+        log.exception("observer %r raised and is removed", observer)
+        self.remove(observer)

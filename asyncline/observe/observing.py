@@ -38,7 +38,7 @@ class Observing:
         self.statistics = Statistics(engine.plan)
         self.usages = Usages(engine, self.statistics)
         self._resident = Resident()
-        self._recorder = Recorder(engine, dag.timeline_mb * 10**6) if dag.timeline_mb else None
+        self._recorder = Recorder(engine, self.statistics, dag.timeline_mb * 10**6) if dag.timeline_mb else None
         self._captures = None
         if service.trace_slow_ms is not None or service.trace_errors:
             if self._recorder is None:
@@ -127,14 +127,14 @@ class Observing:
         """
         if self._recorder is None:
             return None
-        now, kept = self._engine.clock(), self._recorder.records()
+        now, kept = self._engine.clock(), self._recorder.kept()
         return lambda: encoded(kept.between(now - seconds, now))
 
     def timeline_of(self, data_id: int) -> Callable[[], bytes | None] | None:
         """The same of one request; what it returns makes None where nothing is kept of that."""
         if self._recorder is None:
             return None
-        kept = self._recorder.records()
+        kept = self._recorder.kept()
 
         def make() -> bytes | None:
             found = kept.of(data_id)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
+from bisect import bisect_left
 from collections import Counter, defaultdict, deque
+from collections.abc import Container
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from asyncline.engine.hooks import Observer
-from asyncline.engine.item import PENDING, Item
+from asyncline.engine.item import Item
 from asyncline.engine.lanes.base import Batch, Job
-from asyncline.errors import RequestError, public_message
+from asyncline.errors import RequestError
 from asyncline.graph.plan import STAGES, Node, Plan
+from asyncline.observe.gathering import DATA_ID, STARTED_AT, TOTAL, Block, Gathering, Note, code_label
 from asyncline.observe.histogram import Histogram, LogHistogram
 
 SECONDS = np.array([m * 10.0**e for e in range(-5, 2) for m in (1.0, 2.5, 5.0)])
@@ -21,11 +23,7 @@ SECONDS = np.array([m * 10.0**e for e in range(-5, 2) for m in (1.0, 2.5, 5.0)])
 SIZES = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0])
 
 FOLD_AFTER = 1024
-"""Items whose times are kept as they are before they are counted together: numpy counts them for the price
-of a few, where a bisection for every number would cost a REST echo a tenth of its throughput."""
-
-
-MESSAGE_CHARACTERS = 300
+"""Items or batches whose times are kept as they are before they are counted together."""
 LAST_FAILURES = 32
 """Failed requests that are remembered one by one."""
 
@@ -60,10 +58,11 @@ class Failures:
     seconds: float = 0.0
 
 
-class Statistics(Observer):
+class Statistics(Gathering):
     """Counts everything since the start. Call `fold` before you read."""
 
     def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
         #: Requests by outcome: `ok` or the code of the error (`product` for the business's own).
         self.outcomes: Counter[str] = Counter()
         self.request_seconds = Histogram(SECONDS)
@@ -106,60 +105,73 @@ class Statistics(Observer):
         self.late_seconds: dict[str, float] = defaultdict(float)
         self.hangs = 0
         self._plan = plan
-        self._takes_rows = plan.graph.takes_rows
-        self._times: list[list[float]] = []
-        self._traced: deque[Traced] = deque(maxlen=FOLD_AFTER)
+        self._blocks: list[Block] = []
+        self._items = 0
+        self.takers.append(self._take)
         #: By Op: rows and seconds of its batches, and whether they were run to the end.
         self._batches: dict[str, list[tuple[int, float, bool]]] = {name: [] for name in batching}
 
-    def item_done(self, item: Item) -> None:
-        if self.first_part_seconds is not None and item.parts is not None and item.parts.count:
-            self.first_part_seconds.observe([item.parts.first_s])
-        self.last_started_at = item.started_at
-        if item.traceparent is not None:
-            self._traced.append(Traced(item.times[-1], item.traceparent[3:35], time.time()))
-        if self._takes_rows and item.error is None:
-            self.rows += len(item.values[0])
-        if item.error is None and not item.outputs_left:
-            self._times.append(item.times)
-            if len(self._times) >= FOLD_AFTER:
-                self.fold()
-        else:
-            self._count_partial(item)
-
-    def _count_partial(self, item: Item) -> None:
-        """An Item that failed or was answered early: only some Ops are done with it."""
-        self.outcomes["ok" if item.error is None else code_label(item.error)] += 1
-        seconds = np.array(item.times[-1:])
-        self.request_seconds.observe(seconds)
-        error = item.error
-        if error is None:
-            self.latency.observe(seconds)
-        else:
-            self.failed_seconds += item.times[-1]
-            message = public_message(error)[:MESSAGE_CHARACTERS]
-            self.last_failures.append(Failure(time.time(), item.data_id, item.log_id, code_label(error), message))
-        done = {node.name for node in self._plan.nodes if item.values and item.values[node.slot] is not PENDING}
-        for (op, stage), slot in self._plan.time_slots.items():
-            if op in done:
-                self.op_seconds[op, stage].observe([item.times[slot]])
+    def _take(self, block: Block) -> None:
+        self._blocks.append(block)
+        self._items += len(block.rows)
+        if self._items >= FOLD_AFTER:
+            self._fold_items()
 
     def fold(self) -> None:
         """Count the Items and batches kept since the last time."""
         for name in self._batches:
             self._fold_batches(name)
-        while self._traced:
-            traced = self._traced.popleft()
-            self.exemplars[int(np.searchsorted(SECONDS, traced.seconds))] = traced
-        if not self._times:
-            return
-        times, self._times = np.array(self._times), []
-        self.outcomes["ok"] += len(times)
-        total = np.ascontiguousarray(times[:, -1])
+        self.hand_over()
+        if self._blocks:
+            self._fold_items()
+
+    def _fold_items(self) -> None:
+        blocks, self._blocks, self._items = self._blocks, [], 0
+        columns = np.ascontiguousarray(np.concatenate([block.rows for block in blocks]).T)
+        total = columns[TOTAL]
+        self.last_started_at = float(columns[STARTED_AT, -1])
         self.request_seconds.observe(total)
-        self.latency.observe(total)
-        for key, slot in self._plan.time_slots.items():
-            self.op_seconds[key].observe(times[:, slot])
+        # Places of those that failed, and of those that only some Ops were done with, by these.
+        failed: list[int] = []
+        partial: dict[tuple[int, ...], list[int]] = {}
+        before = 0
+        for block in blocks:
+            for note in block.notes:
+                place = before + note.place
+                self._count_note(note, float(total[place]))
+                if note.code != "ok":
+                    failed.append(place)
+                    data_id = int(columns[DATA_ID, place])
+                    self.last_failures.append(Failure(note.at, data_id, note.log_id, note.code, note.message))
+                if note.done is not None:
+                    partial.setdefault(note.done, []).append(place)
+            before += len(block.rows)
+        if failed:
+            self.failed_seconds += float(total[failed].sum())
+            total = np.delete(total, failed)
+        if len(total):
+            self.outcomes["ok"] += len(total)
+            self.latency.observe(total)
+        for done, places in partial.items():
+            self._count_stages(columns[:, places], done)
+        if partial:
+            columns = np.delete(columns, list(chain(*partial.values())), axis=1)
+        self._count_stages(columns, range(len(self._plan.nodes)))
+
+    def _count_note(self, note: Note, seconds: float) -> None:
+        if note.code != "ok":
+            self.outcomes[note.code] += 1
+        if note.traceparent:
+            self.exemplars[bisect_left(SECONDS, seconds)] = Traced(seconds, note.traceparent[3:35], note.at)
+        if note.first_part_s is not None and self.first_part_seconds is not None:
+            self.first_part_seconds.observe([note.first_part_s])
+        self.rows += note.size
+
+    def _count_stages(self, columns: np.ndarray, done: Container[int]) -> None:
+        """:param columns: of Items that the Ops of those indices were done with."""
+        for (name, stage), slot in self._plan.time_slots.items():
+            if slot // len(STAGES) in done:
+                self.op_seconds[name, stage].observe(columns[slot])
 
     def op_failed(self, node: Node, item: Item, error: RequestError) -> None:
         self.op_errors[node.name, code_label(error)] += 1
@@ -218,8 +230,3 @@ class Statistics(Observer):
 
     def loop_blocked(self, op: str, hook: str, seconds: float, stack: str) -> None:
         self.blockages += 1
-
-
-def code_label(error: RequestError) -> str:
-    """The error's code; `product` for a business's own, of which there may be any number."""
-    return error.code if type(error).code == error.code and isinstance(error.code, str) else "product"

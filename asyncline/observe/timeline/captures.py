@@ -11,9 +11,10 @@ from asyncline.engine.engine import Engine
 from asyncline.engine.hooks import Observer
 from asyncline.engine.item import Item
 from asyncline.errors import SettingsError
-from asyncline.observe.statistics import code_label
+from asyncline.observe.gathering import code_label
 from asyncline.observe.timeline.chrome import encoded
-from asyncline.observe.timeline.recorder import Recorder, Records
+from asyncline.observe.timeline.kept import Kept
+from asyncline.observe.timeline.recorder import Recorder
 from asyncline.settings import ServiceSettings
 
 log = logging.getLogger("asyncline.timeline")
@@ -64,17 +65,17 @@ class Captures(Observer):
         (_, item), self._pending = self._pending, None
         code = "ok" if item.error is None else code_label(item.error)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._prefix}-{item.data_id}-{code}-{item.times[-1] * 1e3:.0f}ms"
-        self._engine.loop.run_in_executor(None, self._write, name, self._recorder.records(), item.data_id)
+        self._engine.loop.run_in_executor(None, self._write, name, self._recorder.kept(), item.data_id)
 
-    def _write(self, name: str, records: Records, data_id: int) -> None:
+    def _write(self, name: str, kept: Kept, data_id: int) -> None:
         """Of the thread."""
         try:
-            trace = encoded(records.of(data_id))
+            trace = encoded(kept.of(data_id))
             if len(trace) > MOST_NBYTES:
                 log.warning("the timeline of request %d has %d bytes and is not written", data_id, len(trace))
                 return
-            kept = sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: path.name)
-            for path in kept[: max(0, len(kept) + 1 - MOST_FILES)]:
+            files = sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: path.name)
+            for path in files[: max(0, len(files) + 1 - MOST_FILES)]:
                 path.unlink(missing_ok=True)
             unfinished = self._folder / f"{name}.part"
             unfinished.write_bytes(trace)

@@ -18,7 +18,7 @@ from typing import Any
 
 from asyncline.graph.op import Op
 from asyncline.graph.plan import STAGES, Node
-from asyncline.observe.timeline.recorder import BatchRecord, ItemRecord, JobRecord, Records
+from asyncline.observe.timeline.records import BatchRecord, ItemRecord, JobRecord, Records
 from asyncline.wire import json
 
 REQUESTS, OPS = 1, 2

@@ -1,0 +1,72 @@
+"""Kept: what a Recorder has, in the compact form in which it has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from asyncline.graph.op import HOOKS
+from asyncline.graph.plan import Plan
+from asyncline.observe.gathering import DATA_ID, STARTED_AT, TOTAL, Block
+from asyncline.observe.timeline.records import BatchRecord, GaugeRecord, ItemRecord, JobRecord, Records
+
+JOB_COLUMNS = ("op", "hook", "worker", "data_id", "ready_at", "started_at", "ended_at", "failed")
+"""Of the rows of jobs, as in JobRecord; `hook` is its place among HOOKS."""
+_JOB_DATA_ID, _JOB_ENDED_AT = JOB_COLUMNS.index("data_id"), JOB_COLUMNS.index("ended_at")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A copy: any thread may read it. Records are made only of what is asked for."""
+
+    plan: Plan
+    items: list[Block]
+    jobs: list[np.ndarray]
+    """float64, [jobs, JOB_COLUMNS] each."""
+    batches: list[BatchRecord]
+    gauges: list[GaugeRecord]
+
+    def between(self, since: float, until: float) -> Records:
+        """What ended between two times."""
+
+        def ended_then(ends: np.ndarray) -> np.ndarray:
+            return (since <= ends) & (ends <= until)
+
+        return Records(
+            self.plan,
+            list(self._items(lambda rows: ended_then(rows[:, STARTED_AT] + rows[:, TOTAL]))),
+            list(self._jobs(lambda rows: ended_then(rows[:, _JOB_ENDED_AT]))),
+            [batch for batch in self.batches if since <= batch.ended_at <= until],
+            [gauge for gauge in self.gauges if since <= gauge.at <= until],
+        )
+
+    def of(self, data_id: int) -> Records:
+        """What there is of one request."""
+        return Records(
+            self.plan,
+            list(self._items(lambda rows: rows[:, DATA_ID] == data_id)),
+            list(self._jobs(lambda rows: rows[:, _JOB_DATA_ID] == data_id)),
+            [batch for batch in self.batches if data_id in batch.data_ids],
+            [],
+        )
+
+    def _items(self, choose: Callable[[np.ndarray], np.ndarray]) -> Iterator[ItemRecord]:
+        for block in self.items:
+            places = np.flatnonzero(choose(block.rows)).tolist()
+            notes = {note.place: note for note in block.notes} if places else {}
+            for place in places:
+                *times, started_at, data_id = block.rows[place].tolist()
+                note = notes.get(place)
+                if note is None:
+                    yield ItemRecord(int(data_id), "", None, started_at, times, "ok")
+                else:
+                    yield ItemRecord(int(data_id), note.log_id, note.traceparent, started_at, times, note.code)
+
+    def _jobs(self, choose: Callable[[np.ndarray], np.ndarray]) -> Iterator[JobRecord]:
+        for rows in self.jobs:
+            for op, hook, worker, data_id, ready_at, started_at, ended_at, failed in rows[choose(rows)].tolist():
+                yield JobRecord(
+                    int(op), HOOKS[int(hook)], int(worker), int(data_id), ready_at, started_at, ended_at, bool(failed)
+                )
