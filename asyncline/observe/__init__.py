@@ -1,5 +1,6 @@
 """What an operator sees. Everything here subscribes to the Engine's one hook protocol (`Observer`).
 
+gathering.py    Items that have their outcome, handed on many at a time as numbers
 statistics.py   counts and times of requests, Ops and batches, kept from the start
 histogram.py    counts by bucket
 pulse.py        the loop's lag and what waits, looked at ten times a second

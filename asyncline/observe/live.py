@@ -72,6 +72,7 @@ class Live:
         """What changes: the figures of two windows, the verdict on the longer one, errors, workers, devices."""
         figures = self._windows.figures(LONG_S)
         judged = verdict(figures, self._engine.plan)
+        self._statistics.fold()
         failures = list(self._statistics.last_failures)[-LAST_FAILURES:]
         return {
             "state": self._engine.state,

@@ -617,6 +617,7 @@ def test_times_are_of_the_whole_stream_and_of_its_first_part() -> None:
             # The generator's `finally` takes a step too.
             assert item.times[engine.plan.time_slots["numbers", "pre"]] == pytest.approx(11 * STEP_S)
             assert item.times[-1] == pytest.approx(11 * STEP_S)
+        statistics.fold()
         assert statistics.first_part_seconds is not None
         assert statistics.first_part_seconds.sum == pytest.approx(STEP_S)
 

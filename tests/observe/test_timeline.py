@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from asyncline import Graph, Op, ProductError, Request, op
+from asyncline.observe.gathering import Gathering
 from asyncline.observe.timeline.chrome import chrome, encoded
-from asyncline.observe.timeline.recorder import BatchRecord, Recorder, Records
+from asyncline.observe.timeline.recorder import Recorder
+from asyncline.observe.timeline.records import BatchRecord, Records
 from asyncline.observe.timeline.summary import summary
 from asyncline.settings import Source, merge
 from asyncline.testing import SimulatedLanes, run_virtual, virtual_engine
@@ -58,12 +61,14 @@ def recorded(payloads: list[Any], max_nbytes: int = 10**6, since: float = 0.0) -
         settings = merge("g", code, Source("test", {"dag": {"fuse": False}}))
         lanes = SimulatedLanes(lambda op, hook, size: SECONDS[op, hook])
         async with virtual_engine(graph, lanes, settings) as engine:
-            recorder = Recorder(engine, max_nbytes)
+            gathering = Gathering(engine.plan)
+            recorder = Recorder(engine, gathering, max_nbytes)
+            engine.hooks.add(gathering)
             engine.hooks.add(recorder)
             items = [engine.begin(payload, log_id=f"log {n}") for n, payload in enumerate(payloads)]
             await asyncio.gather(*(item.wait() for item in items))
             recorder.gauge(0.001, 5_000_000)
-            return recorder.records().between(since, engine.clock())
+            return recorder.kept().between(since, engine.clock())
 
     return run_virtual(main())
 
@@ -86,10 +91,36 @@ def test_every_request_hook_and_batch_is_kept() -> None:
     assert sum(batch.rows for batch in kept.batches) == 2
 
 
-def test_the_rings_are_bounded() -> None:
-    kept = recorded(list(range(100)), max_nbytes=20_000)
-    assert 5 <= len(kept.items) <= 20
-    assert len(kept.jobs) <= 40
+@pytest.mark.parametrize("log_id", ["", "a request's own id"])
+def test_the_memory_of_the_requests_is_bounded_and_the_newest_are_kept(log_id: str) -> None:
+    count, max_nbytes = 10_000, 10**6
+
+    async def main() -> tuple[int, Records]:
+        async with virtual_engine(Graph("g", merged(Request())), SimulatedLanes()) as engine:
+            gathering = Gathering(engine.plan)
+            recorder = Recorder(engine, gathering, max_nbytes)
+            engine.hooks.add(gathering)
+            tracemalloc.start()
+            try:
+                for number in range(count):
+                    engine.begin(number, log_id=log_id and f"{log_id} {number}")
+                return tracemalloc.get_traced_memory()[0], recorder.kept().between(0.0, engine.clock())
+            finally:
+                tracemalloc.stop()
+
+    nbytes, kept = run_virtual(main())
+    assert 0.2 * max_nbytes < nbytes < 0.6 * max_nbytes  # their share is 0.45, and some are on their way
+    first = kept.items[0].data_id
+    assert 1 < first < 0.9 * count
+    assert [item.data_id for item in kept.items] == list(range(first, count + 1))
+    assert all(item.log_id == (log_id and f"{log_id} {item.data_id - 1}") for item in kept.items)
+
+
+def test_the_memory_of_the_hooks_is_bounded_and_the_newest_are_kept() -> None:
+    payloads = list(range(500))
+    everything, kept = recorded(payloads), recorded(payloads, max_nbytes=10**5)
+    assert 0 < len(kept.jobs) <= 0.35 * 10**5 / 64
+    assert kept.jobs == everything.jobs[-len(kept.jobs) :]
 
 
 def test_a_time_leaves_out_what_ended_before_it() -> None:

@@ -62,6 +62,7 @@ class LeakWatch:
             now = self._engine.clock()
             statistics = self._engine.statistics()
             pids = [pid for lane in statistics.lanes.values() for pid in lane.pids]
+            self._statistics.fold()
             requests = sum(self._statistics.outcomes.values())
             sample = await asyncio.to_thread(take, now, requests, count_tasks(statistics.in_flight), pids)
             if now - self._began_at < WARM_UP_S:

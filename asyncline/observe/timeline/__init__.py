@@ -1,9 +1,11 @@
 """The timeline: what every request, hook and batch did and when, of the last seconds.
 
-recorder.py   Recorder: an observer that keeps it all in rings of bounded size
+records.py    what a request, a hook and a batch did and when
+recorder.py   Recorder: an observer that keeps it all in rings of bounded size, as numbers
+kept.py       what it has at a moment; makes records of what is asked for
 chrome.py     what was kept, as Chrome's trace JSON, for chrome://tracing and ui.perfetto.dev
 captures.py   traces of requests that were slow or failed, as files
 summary.py    such a file, as a table
 
-Always on, as it costs under a microsecond a request; nothing is written until somebody asks.
+Always on, as it costs a fraction of a microsecond a request; nothing is written until somebody asks.
 """

@@ -33,7 +33,7 @@ _Entry = TypeVar("_Entry")
 
 
 class _Ring(Generic[_Entry]):
-    """The newest of what was put, as much as there is room for; at least the last.
+    """The newest of what was put, as much as there is room for.
 
     :param max_nbytes: the most that they take together.
     """
@@ -41,13 +41,13 @@ class _Ring(Generic[_Entry]):
     def __init__(self, max_nbytes: float) -> None:
         self._max_nbytes = max_nbytes
         self._entries: deque[tuple[_Entry, int]] = deque()
-        self.nbytes = 0
+        self._nbytes = 0
 
     def put(self, entry: _Entry, nbytes: int) -> None:
         self._entries.append((entry, nbytes))
-        self.nbytes += nbytes
-        while self.nbytes > self._max_nbytes and len(self._entries) > 1:
-            self.nbytes -= self._entries.popleft()[1]
+        self._nbytes += nbytes
+        while self._nbytes > self._max_nbytes:
+            self._nbytes -= self._entries.popleft()[1]
 
     def list(self) -> list[_Entry]:
         return [entry for entry, _ in self._entries]
@@ -113,6 +113,5 @@ class Recorder(Observer):
         self._gathering.hand_over()
         if self._job_numbers:
             self._keep_jobs()
-        return Kept(
-            self._engine.plan, self._items.list(), self._jobs.list(), self._batches.list(), self._gauges.list()
-        )
+        rings = self._items.list(), self._jobs.list(), self._batches.list(), self._gauges.list()
+        return Kept(self._engine.plan, *rings)
