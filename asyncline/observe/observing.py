@@ -127,14 +127,14 @@ class Observing:
         """
         if self._recorder is None:
             return None
-        now, kept = self._engine.clock(), self._recorder.kept()
+        now, kept = self._engine.clock(), self._recorder.records()
         return lambda: encoded(kept.between(now - seconds, now))
 
     def timeline_of(self, data_id: int) -> Callable[[], bytes | None] | None:
         """The same of one request; what it returns makes None where nothing is kept of that."""
         if self._recorder is None:
             return None
-        kept = self._recorder.kept()
+        kept = self._recorder.records()
 
         def make() -> bytes | None:
             found = kept.of(data_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tracemalloc
 from collections import defaultdict
@@ -68,7 +69,7 @@ def recorded(payloads: list[Any], max_nbytes: int = 10**6, since: float = 0.0) -
             items = [engine.begin(payload, log_id=f"log {n}") for n, payload in enumerate(payloads)]
             await asyncio.gather(*(item.wait() for item in items))
             recorder.gauge(0.001, 5_000_000)
-            return recorder.kept().between(since, engine.clock())
+            return recorder.records().between(since, engine.clock())
 
     return run_virtual(main())
 
@@ -104,7 +105,7 @@ def test_the_memory_of_the_requests_is_bounded_and_the_newest_are_kept(log_id: s
             try:
                 for number in range(count):
                     engine.begin(number, log_id=log_id and f"{log_id} {number}")
-                return tracemalloc.get_traced_memory()[0], recorder.kept().between(0.0, engine.clock())
+                return tracemalloc.get_traced_memory()[0], recorder.records().between(0.0, engine.clock())
             finally:
                 tracemalloc.stop()
 
@@ -114,6 +115,24 @@ def test_the_memory_of_the_requests_is_bounded_and_the_newest_are_kept(log_id: s
     assert 1 < first < 0.9 * count
     assert [item.data_id for item in kept.items] == list(range(first, count + 1))
     assert all(item.log_id == (log_id and f"{log_id} {item.data_id - 1}") for item in kept.items)
+
+
+def test_what_is_kept_is_next_to_nothing_for_the_collector_to_go_through() -> None:
+    async def main() -> tuple[int, int]:
+        async with virtual_engine(Graph("g", merged(Request())), SimulatedLanes()) as engine:
+            gathering = Gathering(engine.plan)
+            recorder = Recorder(engine, gathering, 10**6)
+            engine.hooks.add(gathering)
+            recorder.records()
+            before = len(gc.get_objects())
+            for number in range(1000):
+                engine.begin(number, log_id=f"log {number}")
+            gathering.hand_over()
+            gc.collect()
+            return len(gc.get_objects()) - before, len(recorder.records().between(0.0, engine.clock()).items)
+
+    more, kept = run_virtual(main())
+    assert kept == 1000 and more < 50
 
 
 def test_the_memory_of_the_hooks_is_bounded_and_the_newest_are_kept() -> None:

@@ -65,7 +65,7 @@ class Captures(Observer):
         (_, item), self._pending = self._pending, None
         code = "ok" if item.error is None else code_label(item.error)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._prefix}-{item.data_id}-{code}-{item.times[-1] * 1e3:.0f}ms"
-        self._engine.loop.run_in_executor(None, self._write, name, self._recorder.kept(), item.data_id)
+        self._engine.loop.run_in_executor(None, self._write, name, self._recorder.records(), item.data_id)
 
     def _write(self, name: str, kept: Kept, data_id: int) -> None:
         """Of the thread."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from asyncline.graph.op import HOOKS
 from asyncline.graph.plan import Plan
-from asyncline.observe.gathering import DATA_ID, STARTED_AT, TOTAL, Block
+from asyncline.observe.gathering import DATA_ID, STARTED_AT, TOTAL
 from asyncline.observe.timeline.records import BatchRecord, GaugeRecord, ItemRecord, JobRecord, Records
 
 JOB_COLUMNS = ("op", "hook", "worker", "data_id", "ready_at", "started_at", "ended_at", "failed")
@@ -17,12 +18,21 @@ JOB_COLUMNS = ("op", "hook", "worker", "data_id", "ready_at", "started_at", "end
 _JOB_DATA_ID, _JOB_ENDED_AT = JOB_COLUMNS.index("data_id"), JOB_COLUMNS.index("ended_at")
 
 
+class KeptItems(NamedTuple):
+    """A Block as it is kept. Python's collector finds one list to go through, however much it holds."""
+
+    rows: np.ndarray
+    """As in the Block."""
+    texts: list[int | str | None]
+    """Of each of its notes, one after the other: place, log_id, traceparent, code."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """A copy: any thread may read it. Records are made only of what is asked for."""
 
     plan: Plan
-    items: list[Block]
+    items: list[KeptItems]
     jobs: list[np.ndarray]
     """float64, [jobs, JOB_COLUMNS] each."""
     batches: list[BatchRecord]
@@ -53,16 +63,15 @@ class Kept:
         )
 
     def _items(self, choose: Callable[[np.ndarray], np.ndarray]) -> Iterator[ItemRecord]:
-        for block in self.items:
-            places = np.flatnonzero(choose(block.rows)).tolist()
-            notes = {note.place: note for note in block.notes} if places else {}
+        for rows, texts in self.items:
+            places = np.flatnonzero(choose(rows)).tolist()
+            found: dict[Any, Any] = {}
+            if places:
+                found = {place: about for place, *about in zip(*[iter(texts)] * 4, strict=True)}
             for place in places:
-                *times, started_at, data_id = block.rows[place].tolist()
-                note = notes.get(place)
-                if note is None:
-                    yield ItemRecord(int(data_id), "", None, started_at, times, "ok")
-                else:
-                    yield ItemRecord(int(data_id), note.log_id, note.traceparent, started_at, times, note.code)
+                *times, started_at, data_id = rows[place].tolist()
+                log_id, traceparent, code = found.get(place, ("", None, "ok"))
+                yield ItemRecord(int(data_id), log_id, traceparent, started_at, times, code)
 
     def _jobs(self, choose: Callable[[np.ndarray], np.ndarray]) -> Iterator[JobRecord]:
         for rows in self.jobs:

@@ -14,7 +14,7 @@ from asyncline.engine.lanes.base import Batch, Job
 from asyncline.graph.op import HOOKS
 from asyncline.graph.plan import Node
 from asyncline.observe.gathering import MOST_NUMBERS, Block, Gathering, as_rows
-from asyncline.observe.timeline.kept import JOB_COLUMNS, Kept
+from asyncline.observe.timeline.kept import JOB_COLUMNS, Kept, KeptItems
 from asyncline.observe.timeline.records import BatchRecord, GaugeRecord
 
 # What a record takes of memory, with its numbers; measured on CPython 3.11.
@@ -23,8 +23,6 @@ _SAMPLE_NBYTES = 65
 _GAUGE_NBYTES = 400
 _ROWS_NBYTES = 450
 """Of an array, beside its numbers, and its place in the ring."""
-_NOTE_NBYTES = 150
-"""Of a Note, beside its texts."""
 
 _HOOK_PLACES = {hook: float(place) for place, hook in enumerate(HOOKS)}
 _JOBS_ENOUGH = MOST_NUMBERS // len(JOB_COLUMNS) * len(JOB_COLUMNS)
@@ -64,18 +62,18 @@ class Recorder(Observer):
         self._engine = engine
         self._gathering = gathering
         gathering.takers.append(self._take)
-        self._items: _Ring[Block] = _Ring(0.45 * max_nbytes)
+        self._items: _Ring[KeptItems] = _Ring(0.45 * max_nbytes)
         self._jobs: _Ring[np.ndarray] = _Ring(0.35 * max_nbytes)
         self._job_numbers: list[float] = []
         self._batches: _Ring[BatchRecord] = _Ring(0.15 * max_nbytes)
         self._gauges: _Ring[GaugeRecord] = _Ring(0.05 * max_nbytes)
 
     def _take(self, block: Block) -> None:
-        texts = sum(
-            sys.getsizeof(note.log_id) + sys.getsizeof(note.traceparent) + sys.getsizeof(note.message)
-            for note in block.notes
-        )
-        self._items.put(block, _ROWS_NBYTES + block.rows.nbytes + len(block.notes) * _NOTE_NBYTES + texts)
+        texts: list[int | str | None] = []
+        for note in block.notes:
+            texts += (note.place, note.log_id, note.traceparent, note.code)
+        nbytes = sum(map(sys.getsizeof, texts)) + sys.getsizeof(texts) if texts else 0
+        self._items.put(KeptItems(block.rows, texts), _ROWS_NBYTES + block.rows.nbytes + nbytes)
 
     def job_done(self, job: Job) -> None:
         if job.ended_at > job.started_at:
@@ -108,7 +106,7 @@ class Recorder(Observer):
         record = GaugeRecord(engine.clock(), engine.admission.in_flight, lag_s, depths, memory_nbytes)
         self._gauges.put(record, _GAUGE_NBYTES)
 
-    def kept(self) -> Kept:
+    def records(self) -> Kept:
         """All that is kept. Call it on the loop: it costs some 100 µs; what is made of it belongs into a thread."""
         self._gathering.hand_over()
         if self._job_numbers:
