@@ -108,6 +108,12 @@ def test_an_op_that_blocks_the_loop_is_named_in_the_log() -> None:
         assert server.post("/blocking", 0) == (200, 0)
 
 
+def test_what_is_loaded_costs_the_collector_nothing_while_it_serves() -> None:
+    with serving("good:collector") as server:
+        status, count = server.post("/collector", 0)
+    assert status == 200 and count < 20_000  # else 110,000: mostly modules
+
+
 def test_a_missing_model_is_one_clear_line_and_a_failure() -> None:
     code, _, err = run("serve", "missing_model:graph", "--http-port", "0")
     assert code == 1

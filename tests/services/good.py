@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -43,6 +44,12 @@ def block(value: float) -> float:
     return value
 
 
+@op(cpu="inline")
+def collected(value: Any) -> int:
+    """How many objects Python's collector goes through."""
+    return len(gc.get_objects())
+
+
 class Lost(Op):
     """A model whose device fails for good, as torch would say it."""
 
@@ -56,5 +63,6 @@ graph = Graph("echo", echo(Request()))
 work = Graph("work", Work(Request(order=Json(dict[str, Any])).order, batch_size=4))
 blocking = Graph("blocking", block(Request()))
 mortal = Graph("mortal", die(Request()))
+collector = Graph("collector", collected(Request()))
 lost = Graph("lost", Lost(Request()))
 not_a_graph = 5
