@@ -27,8 +27,7 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> np.ndarray
         return np.empty(shape, kind)
     sides = (shape,) if isinstance(shape, int) else tuple(shape)
     count = prod(sides)
-    block = take(count * kind.itemsize)
-    if block is None:
+    hold = take(count * kind.itemsize)
+    if hold is None:
         return np.empty(shape, kind)
-    # Over a memoryview: numpy would look through the hold itself to the memory behind it, and lose it.
-    return np.frombuffer(block.data, kind, count).reshape(sides)
+    return hold[: count * kind.itemsize].view(kind).reshape(sides)

@@ -6,7 +6,8 @@ import gc
 import os
 import pickle
 import socket
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,8 @@ class End:
         self.segments.on_close = self.link.note_closed
 
     def send(self, value: Any) -> None:
-        parcel = pack(value, self.segments)
-        self.link.send(("value", parcel.packed), parcel.blocks)
+        packed, holds, _ = pack(value, self.segments)
+        self.link.send(("value", packed), holds)
 
     def receive(self) -> Any:
         ((kind, *fields),) = self.link.receive()
@@ -136,7 +137,7 @@ def test_a_segment_is_used_again_once_the_last_array_over_it_is_gone(ends: tuple
         del again
         there.flush()
         here.receive()
-    assert len(here.segments._memories) == 1
+    assert len(here.segments._segments) == 1
 
 
 def test_an_array_that_goes_back_is_not_copied(ends: tuple[End, End]) -> None:
@@ -164,6 +165,61 @@ def test_an_array_that_goes_back_is_not_copied(ends: tuple[End, End]) -> None:
     assert there.segments.used_bytes == 0
 
 
+def test_whatever_looks_at_a_received_array_keeps_its_memory(ends: tuple[End, End]) -> None:
+    here, there = ends
+    looks: list[Callable[[np.ndarray[Any, Any]], Any]] = [
+        lambda array: array[5:],
+        lambda array: array.reshape(2, -1).T,
+        lambda array: array.view(np.uint8),
+        lambda array: memoryview(array)[5:],
+        lambda array: np.frombuffer(array.data, array.dtype)[::2],
+        lambda array: np.lib.stride_tricks.as_strided(array, (4,), array.strides),
+        lambda array: np.asarray(memoryview(array)).view(np.recarray),
+        lambda array: {"in": [array.ravel()]},
+    ]
+    for look in looks:
+        array = cross(ends, np.arange(BIG))
+        seen = look(array)
+        del array
+        there.segments.sweep()
+        assert there.segments.read_bytes > 0 and not there.link.returns
+        del seen
+        there.segments.sweep()
+        assert there.segments.read_bytes == 0 and len(there.link.returns) == 1
+        there.flush()
+        here.receive()
+
+
+def test_several_arrays_of_one_value_share_a_segment_until_the_last_is_gone(ends: tuple[End, End]) -> None:
+    here, there = ends
+    first, number, second = cross(ends, (np.zeros(BIG), 7, np.arange(BIG, dtype=np.int16)))
+    assert number == 7 and second[255] == 255 and not first.any()
+    assert len(here.segments._segments) == 1
+    del first
+    there.segments.sweep()
+    assert there.segments.read_bytes > 0
+    del second
+    there.segments.sweep()
+    assert there.segments.read_bytes == 0 and len(there.link.returns) == 1
+
+
+def test_an_array_of_a_link_that_is_closed_stays_whole_and_lets_go_of_its_memory(ends: tuple[End, End]) -> None:
+    here, there = ends
+    got = cross(ends, np.arange(BIG))
+    mapping = weakref.ref(got.base)
+    here.link.close()
+    here.segments.close()
+    there.link.close()
+    there.segments.close()
+    assert got[-1] == BIG - 1
+    gc.disable()
+    try:
+        del got
+        assert mapping() is None
+    finally:
+        gc.enable()
+
+
 def test_full_memory_is_said_and_a_lone_value_always_fits(ends: tuple[End, End]) -> None:
     here, there = ends
     kept = cross(ends, np.zeros(40 * 2**20, np.uint8))
@@ -184,10 +240,10 @@ def test_a_segment_too_large_to_keep_is_given_up_at_both_ends(ends: tuple[End, E
     there.flush()
     here.receive()
     here.segments.sweep()
-    assert here.segments.used_bytes == 0 and len(here.segments._memories) == 0
+    assert here.segments.used_bytes == 0 and len(here.segments._segments) == 0
     here.flush()
     there.receive()
-    assert len(there.segments._memories) == 0
+    assert len(there.segments._segments) == 0
     assert KEEP_BYTES >= LARGEST_KEPT
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import pickle
 import struct
-from math import prod
 from types import NoneType
 from typing import Any
 
 import numpy as np
 
-from asyncline.engine.lanes.segment import Block, Key, Lender, Segments, find_block
+from asyncline.engine.lanes.segment import Array, Key, Lender, Segments, find_hold, segment_of
 
 INLINE_BYTES = 8192
 """A value up to here crosses inside the message: below it a copy costs less than a segment."""
@@ -30,6 +29,8 @@ MOST_SEGMENTS = 64
 MOST_PARTS = 8
 """A longer tuple is pickled."""
 
+_NAMES = {dtype: dtype.str for dtype in map(np.dtype, "?bhilqBHILQefdFD")}
+"""Of the common dtypes: to ask one for its name takes as long as all else."""
 _PLACE = struct.Struct("<IQQ")
 _PLAIN = frozenset({float, bool, NoneType})
 _WIDE = 1 << 64
@@ -48,16 +49,9 @@ Packed = tuple[int, Any, tuple[Key, ...]]
 """
 
 
-class Parcel:
-    """A Packed value, and holds on the segments it lies in, until the receiver hands them back."""
-
-    __slots__ = ("blocks", "nbytes", "packed")
-
-    def __init__(self, packed: Packed, blocks: tuple[Block, ...] = (), nbytes: int = 0) -> None:
-        self.packed = packed
-        self.blocks = blocks
-        #: What it adds to the message, at least.
-        self.nbytes = nbytes
+Parcel = tuple[Packed, tuple[Array, ...], int]
+"""A Packed value; holds on the segments it lies in, in order, until the receiver hands them back; and how many bytes it
+adds to the message, at least."""
 
 
 def pack(value: Any, segments: Segments) -> Parcel:
@@ -67,10 +61,11 @@ def pack(value: Any, segments: Segments) -> Parcel:
     :raises Exception: whatever pickle says of a value that it cannot take.
     """
     if type(value) is tuple:
-        if len(value) <= MOST_PARTS and all(map(_is_plain, value)):
-            return _plain_parcel(PARTS, value, segments)
-    elif _is_plain(value):
-        return _plain_parcel(PART, (value,), segments)
+        parcel = _pack_plain(PARTS, value, segments) if len(value) <= MOST_PARTS else None
+    else:
+        parcel = _pack_plain(PART, (value,), segments)
+    if parcel is not None:
+        return parcel
 
     buffers: list[memoryview] = []
 
@@ -83,61 +78,62 @@ def pack(value: Any, segments: Segments) -> Parcel:
 
     stream = pickle.dumps(value, 5, buffer_callback=beside)
     if not buffers and len(stream) <= INLINE_BYTES:
-        return Parcel((PICKLED, stream, ()), (), len(stream))
+        return (PICKLED, stream, ()), (), len(stream)
     return _lay_out(memoryview(stream), buffers, segments)
 
 
-def _is_plain(value: Any) -> bool:
-    kind = type(value)
-    if kind is np.ndarray:
-        # Others would change on the way: structured and object dtypes, other strides, and small ones, which
-        # a pickle leaves writable.
-        dtype = value.dtype
-        return bool(
-            value.nbytes >= BUFFER_BYTES and dtype.isbuiltin == 1 and not dtype.hasobject and value.flags.c_contiguous
-        )
-    return kind in _PLAIN or (kind is int and -_WIDE < value < _WIDE)
-
-
-def _plain_parcel(kind: int, values: tuple[Any, ...], segments: Segments) -> Parcel:
-    blocks: list[Block] = []
+def _pack_plain(kind: int, values: tuple[Any, ...], segments: Segments) -> Parcel | None:
+    """None where one of them needs a pickle."""
     parts: list[Any] = []
-    to_copy: list[tuple[int, np.ndarray[Any, Any]]] = []
+    holds: list[Array] = []
+    to_copy: list[tuple[int, Array]] = []
     end = 0
     for value in values:
-        if type(value) is not np.ndarray:
-            parts.append(value)
-            continue
-        found = None if value.base is None else find_block(value)
+        of = type(value)
+        if of is not np.ndarray:
+            if of in _PLAIN or (of is int and -_WIDE < value < _WIDE):
+                parts.append(value)
+                continue
+            return None
+        dtype, nbytes = value.dtype, value.nbytes
+        # Others would change on the way: structured and object dtypes, other strides, and small ones, which
+        # a pickle leaves writable.
+        if nbytes < BUFFER_BYTES or not value.flags.c_contiguous or dtype.isbuiltin != 1 or dtype.hasobject:
+            return None
+        name = _NAMES.get(dtype) or dtype.str
+        found = None if value.base is None else find_hold(value)
         if found is None:
-            parts.append((value.dtype.str, value.shape, -1, end))
+            parts.append((name, value.shape, -1, end))
             to_copy.append((end, value))
-            end = -(-(end + value.nbytes) // ALIGN) * ALIGN
+            end += -(-nbytes // ALIGN) * ALIGN
         else:
-            block, offset = found
-            parts.append((value.dtype.str, value.shape, len(blocks), offset))
-            blocks.append(block)
+            hold, offset = found
+            parts.append((name, value.shape, len(holds), offset))
+            holds.append(hold)
     if to_copy:
-        # The new segment is the last, which -1 means.
-        new = segments.take(end)
-        for offset, array in to_copy:
-            np.copyto(np.ndarray(array.shape, array.dtype, new, offset), array)
-        blocks.append(new)
+        # The new segment is the last, which -1 means. Its hold is where the first array goes.
+        _, first = to_copy[0]
+        new = segments.take(end, first.shape, first.dtype)
+        new[...] = first
+        for offset, array in to_copy[1:]:
+            np.ndarray(array.shape, array.dtype, segment_of(new), offset)[...] = array
+        holds.append(new)
     body = tuple(parts) if kind == PARTS else parts[0]
-    return Parcel((kind, body, tuple([block.key for block in blocks])), tuple(blocks))
+    return (kind, body, tuple([segment_of(hold).key for hold in holds])), tuple(holds), 0
 
 
 def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) -> Parcel:
-    there: dict[Key, Block] = {}
+    there: dict[Key, Array] = {}
     places: list[tuple[Key | None, int, int]] = []
     to_copy: list[tuple[int, memoryview]] = []
     end = _PLACE.size * (1 + len(buffers))
     for part in (stream, *buffers):
-        found = find_block(part)
-        if found is not None and (found[0].key in there or len(there) < MOST_SEGMENTS - 1):
-            block, offset = found
-            there.setdefault(block.key, block)
-            places.append((block.key, offset, part.nbytes))
+        found = find_hold(part)
+        key = None if found is None else segment_of(found[0]).key
+        if found is not None and key is not None and (key in there or len(there) < MOST_SEGMENTS - 1):
+            hold, offset = found
+            there.setdefault(key, hold)
+            places.append((key, offset, part.nbytes))
             continue
         end = -(-end // ALIGN) * ALIGN
         places.append((None, end, part.nbytes))
@@ -152,8 +148,7 @@ def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) 
         _PLACE.pack_into(memory, index * _PLACE.size, numbers[key], offset, length)
     for offset, part in to_copy:
         memory[offset : offset + part.nbytes] = part
-    blocks = (new, *there.values())
-    return Parcel((LAID_OUT, len(places), tuple([block.key for block in blocks])), blocks)
+    return (LAID_OUT, len(places), (segment_of(new).key, *there)), (new, *there.values()), 0
 
 
 def unpack(packed: Packed, segments: Segments, lender: Lender) -> Any:
@@ -163,20 +158,20 @@ def unpack(packed: Packed, segments: Segments, lender: Lender) -> Any:
         return pickle.loads(body)
     if not keys:
         return body
-    blocks = [segments.view(key, lender) for key in keys]
     if kind == PART:
-        return _view(body, blocks)
+        name, shape, _, offset = body
+        return segments.view(keys[0], lender, shape, name, offset)
+    holds = [segments.view(key, lender) for key in keys]
     if kind == PARTS:
-        return tuple([_view(part, blocks) if type(part) is tuple else part for part in body])
-    index = blocks[0].data
+        return tuple([_view(part, holds) if type(part) is tuple else part for part in body])
+    index = holds[0].data
     parts = []
     for place in range(body):
         number, offset, length = _PLACE.unpack_from(index, place * _PLACE.size)
-        parts.append(blocks[number].data[offset : offset + length])
+        parts.append(holds[number].data[offset : offset + length])
     return pickle.loads(parts[0], buffers=parts[1:])
 
 
-def _view(part: tuple[str, tuple[int, ...], int, int], blocks: list[Block]) -> np.ndarray[Any, Any]:
-    dtype, shape, number, offset = part
-    # Over a memoryview: numpy would look through the Block itself to the memory behind it, and lose the hold.
-    return np.frombuffer(blocks[number].data, dtype, prod(shape), offset).reshape(shape)
+def _view(part: tuple[str, tuple[int, ...], int, int], holds: list[Array]) -> Array:
+    name, shape, number, offset = part
+    return np.ndarray(shape, name, holds[number], offset)

@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from asyncline.engine.lanes.segment import Block, Key, Segments
+from asyncline.engine.lanes.segment import Array, Key, Segments, segment_of
 
 PACKET_BYTES = 256 * 1024
 """More than any packet has: the kernel's limit for one is lower."""
@@ -45,30 +45,30 @@ class Link:
         self.closed: list[Key] = []
         self._segments = segments
         #: Our holds on the segments that the peer reads.
-        self._lent: dict[Key, list[Block]] = defaultdict(list)
+        self._lent: dict[Key, list[Array]] = defaultdict(list)
         #: Segments whose descriptors the peer has: ours that went there, and its own that came from there.
         self._known: set[Key] = set()
         self._messages: list[Message] = []
         self._nbytes = 0
         self._fresh: list[tuple[Key, int]] = []
-        self._blocks: list[Block] = []
         self._buffer = bytearray(PACKET_BYTES)
         self._view = memoryview(self._buffer)
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
-    def put(self, message: Message, blocks: Sequence[Block] = (), nbytes: int = 0) -> None:
-        """Gather a message: plain values. The holds that it names are lent with it.
+    def put(self, message: Message, holds: Sequence[Array] = (), nbytes: int = 0) -> None:
+        """Gather a message: plain values. The holds on the segments that it names are lent with it.
 
         :param nbytes: what it adds to the packet, about.
         """
         self._messages.append(message)
         self._nbytes += nbytes
-        if blocks:
-            self._blocks += blocks
-            for block in blocks:
-                if block.key not in self._known:
-                    self._known.add(block.key)
-                    self._fresh.append((block.key, len(block)))
+        for hold in holds:
+            segment = segment_of(hold)
+            key = segment.key
+            self._lent[key].append(hold)
+            if key not in self._known:
+                self._known.add(key)
+                self._fresh.append((key, len(segment)))
 
     @property
     def is_full(self) -> bool:
@@ -81,7 +81,8 @@ class Link:
 
         :raises OSError: the peer is gone, or (BlockingIOError) reads nothing.
         """
-        self._segments.sweep()
+        if self._segments.has_dropped:
+            self._segments.sweep()
         if not (self._messages or self.returns or self.closed):
             return
         data = marshal.dumps((self._messages, self._fresh, self.returns, self.closed))
@@ -97,12 +98,9 @@ class Link:
         if self.closed:
             self._known.difference_update(self.closed)
             self.closed.clear()
-        for block in self._blocks:
-            self._lent[block.key].append(block)
-        self._blocks.clear()
 
-    def send(self, message: Message, blocks: Sequence[Block] = ()) -> None:
-        self.put(message, blocks)
+    def send(self, message: Message, holds: Sequence[Array] = ()) -> None:
+        self.put(message, holds)
         self.flush()
 
     def receive(self) -> list[Message]:
@@ -138,9 +136,9 @@ class Link:
                 self._known.add(key)
                 self._segments.add(key, size, descriptor)
         for key in returns:
-            blocks = self._lent[key]
-            blocks.pop()
-            if not blocks:
+            holds = self._lent[key]
+            holds.pop()
+            if not holds:
                 del self._lent[key]
         return messages
 
@@ -155,7 +153,6 @@ class Link:
 
     def close(self) -> None:
         self._lent.clear()
-        self._blocks.clear()
         self.connection.close()
 
 

@@ -143,7 +143,7 @@ class PoolWorker:
         assert self.link is not None
         item = job.item
         try:
-            parcel = pack(job.args + job.extra if job.steps else job.args, self._lane.segments)
+            packed, holds, nbytes = pack(job.args + job.extra if job.steps else job.args, self._lane.segments)
         except SegmentsFull:
             raise
         except Exception as error:
@@ -156,11 +156,11 @@ class PoolWorker:
         self._unsent += 1
         self.link.put(
             (
-                worker.CALL, job.node.name, job.hook, len(job.steps), parcel.packed, item.data_id, item.log_id,
+                worker.CALL, job.node.name, job.hook, len(job.steps), packed, item.data_id, item.log_id,
                 item.traceparent, job.expires_at,
             ),
-            parcel.blocks,
-            parcel.nbytes,
+            holds,
+            nbytes,
         )  # fmt: skip
         if self.link.is_full:
             self.flush()

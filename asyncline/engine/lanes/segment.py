@@ -5,22 +5,24 @@ read-only: nobody can write into what somebody else is reading, and a late write
 nowhere. A segment is an anonymous memfd, so nothing is left in /dev/shm however a process ends. Pages
 that are not touched take no memory, so sizes are rounded up generously and segments are used again.
 
-A Block is one hold on a segment. The writer has one from `take`, a reader one for each message that names
-the segment; arrays over a Block keep it. When the last of them dies, `sweep` gives an own segment back for
-the next use, and hands back a hold to the peer that lent it.
+A hold on a segment is an array right over its mapping. The writer has one from `take`, a reader one for each
+message that names the segment. Whatever else looks at that memory looks through the array, and so keeps it:
+numpy follows `base` no further, as what is under it is no array. When it dies, `sweep` gives an own segment
+back for the next use, and hands back a hold to the peer that lent it.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
 Key = tuple[int, int]
 """The number of the writing process (0 is the server) and of the segment there."""
 
@@ -31,6 +33,8 @@ KEEP_BYTES = 128 * 1024 * 1024
 """Bytes in free segments that a process keeps for the next use."""
 KEEP_COUNT = 128
 """How many of them, as each has a descriptor here and in every process that knows it."""
+
+_BYTES = np.dtype(np.uint8)
 
 
 class SegmentsFull(Exception):
@@ -43,23 +47,30 @@ class Lender(Protocol):
     returns: list[Key]
 
 
-class Block(np.ndarray[Any, Any]):
-    """A hold on a segment: its bytes, uint8, `[size]`; read-only but for the one that `take` returns."""
+class Segment(mmap.mmap):
+    """One mapped segment: writable here where it is an own one."""
+
+    __slots__ = ("address", "descriptor", "holds", "is_own", "key")
 
     key: Key
-    lender: Lender | None
-    segments: Segments | None = None
-
-    def __del__(self) -> None:
-        if self.segments is not None:
-            self.segments.dropped(self.key, self.lender)
-
-
-@dataclass(frozen=True)
-class _Memory:
     descriptor: int
-    bytes: np.ndarray[Any, Any]
-    """uint8, [size], over the mapping, which lives as long as anything refers to it."""
+    is_own: bool
+    address: int
+    #: Those that are alive, or that `sweep` has not seen dead.
+    holds: set[Hold]
+
+
+class Hold(weakref.ref[Array]):
+    """Notes the end of the array that holds a segment."""
+
+    __slots__ = ("lender", "segment")
+
+    segment: Segment
+    lender: Lender | None
+
+    # It is what it is, not the array that it refers to.
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
 class Segments:
@@ -73,74 +84,90 @@ class Segments:
         self.owner = owner
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        #: Called, from any thread, whenever a Block dies; set while somebody waits for memory.
+        #: Called, from any thread, whenever a hold dies; set while somebody waits for memory.
         self.on_drop: Callable[[], None] | None = None
         #: Called with the key of a segment that is gone for good.
         self.on_close: Callable[[Key], None] | None = None
         self._count = 0
-        self._memories: dict[Key, _Memory] = {}
-        self._uses: dict[Key, int] = {}
-        self._free: dict[int, list[Key]] = defaultdict(list)
+        self._segments: dict[Key, Segment] = {}
+        #: By size.
+        self._free: dict[int, list[Segment]] = defaultdict(list)
         self._free_bytes = 0
         self._free_count = 0
         #: Segments of processes that are gone, which something here still reads.
         self._orphans: set[Key] = set()
         #: Bytes in segments of others that something here still reads.
         self.read_bytes = 0
-        # A deque: the last reference to a Block may die in any thread.
-        self._dropped: deque[tuple[Key, Lender | None]] = deque()
+        # A deque: the last reference to an array may die in any thread.
+        self._dropped: deque[Hold] = deque()
 
     # -- writing ------------------------------------------------------------------------------------
 
-    def take(self, nbytes: int) -> Block:
+    def take(self, nbytes: int, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] = _BYTES) -> Array:
         """A hold on an own segment of at least `nbytes`, to be filled.
 
+        :param shape: of the hold, which begins where the segment does; None: all bytes of the segment.
         :raises SegmentsFull: it would be more than `max_bytes` in all. A lone one always fits.
         :raises OSError: the machine has no memory.
         """
-        self.sweep()
+        if self._dropped:
+            self.sweep()
         size = max(SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes <= LARGEST_KEPT else nbytes
         if self.used_bytes and self.used_bytes + size > self.max_bytes:
             raise SegmentsFull(f"{self.used_bytes} bytes are in use, and {size} more are too many")
-        if self._free[size]:
-            key = self._free[size].pop()
+        free = self._free[size]
+        if free:
+            segment = free.pop()
             self._free_bytes -= size
             self._free_count -= 1
         else:
-            key = self._make(size)
+            segment = self._make(size)
         self.used_bytes += size
-        return self._hold(key, None, self._memories[key].bytes)
+        return self._hold(segment, None, (size,) if shape is None else shape, dtype, 0)
 
-    def _make(self, size: int) -> Key:
+    def _make(self, size: int) -> Segment:
         self._count += 1
         key = self.owner, self._count
         descriptor = os.memfd_create(f"asyncline {self.owner}", os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
-            self._memories[key] = _Memory(descriptor, np.frombuffer(mmap.mmap(descriptor, size), np.uint8))
+            return self._map(key, size, descriptor, mmap.ACCESS_WRITE)
         except BaseException:
             os.close(descriptor)
             raise
-        return key
 
     # -- reading ------------------------------------------------------------------------------------
 
     def add(self, key: Key, size: int, descriptor: int) -> None:
         """The descriptor of another's segment has come; it is ours now."""
-        memory = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
-        self._memories[key] = _Memory(descriptor, np.frombuffer(memory, np.uint8))
+        self._map(key, size, descriptor, mmap.ACCESS_READ)
 
-    def view(self, key: Key, lender: Lender | None) -> Block:
-        """A hold on a segment that a message of `lender` names, read-only."""
-        block = self._hold(key, lender, self._memories[key].bytes)
-        block.flags.writeable = False
-        return block
+    def view(
+        self,
+        key: Key,
+        lender: Lender | None,
+        shape: tuple[int, ...] | None = None,
+        dtype: np.dtype[Any] | str = _BYTES,
+        offset: int = 0,
+    ) -> Array:
+        """A hold on a segment that a message of `lender` names, read-only.
+
+        :param shape: of the hold, which begins at `offset`; None: all bytes of the segment.
+        """
+        segment = self._segments[key]
+        if not segment.holds and not segment.is_own:
+            self.read_bytes += len(segment)
+        array = self._hold(segment, lender, (len(segment),) if shape is None else shape, dtype, offset)
+        if segment.is_own:
+            array.flags.writeable = False
+        return array
 
     def forget(self, key: Key) -> None:
         """A segment is gone for good. Whatever still refers to the memory keeps it."""
-        found = self._memories.pop(key, None)
-        if found is not None:
-            os.close(found.descriptor)
+        segment = self._segments.pop(key, None)
+        if segment is not None:
+            segment.holds.clear()
+            os.close(segment.descriptor)
             if self.on_close is not None:
                 self.on_close(key)
 
@@ -149,34 +176,45 @@ class Segments:
         until then it may well be handed on.
         """
         self.sweep()
-        for key in [key for key in self._memories if key[0] == owner]:
-            if key in self._uses:
+        for key, segment in tuple(self._segments.items()):
+            if key[0] != owner:
+                continue
+            if segment.holds:
                 self._orphans.add(key)
             else:
                 self.forget(key)
 
     # -- both ---------------------------------------------------------------------------------------
 
-    def _hold(self, key: Key, lender: Lender | None, memory: np.ndarray[Any, Any]) -> Block:
-        block = memory.view(Block)
-        block.key, block.lender, block.segments = key, lender, self
-        uses = self._uses.get(key, 0)
-        self._uses[key] = uses + 1
-        if not uses and key[0] != self.owner:
-            self.read_bytes += len(memory)
-        return block
+    def _map(self, key: Key, size: int, descriptor: int, access: int) -> Segment:
+        segment = Segment(descriptor, size, access=access)
+        segment.key, segment.descriptor, segment.is_own = key, descriptor, key[0] == self.owner
+        segment.address = _address(np.frombuffer(segment, np.uint8))
+        segment.holds = set()
+        self._segments[key] = segment
+        return segment
 
-    def descriptor(self, key: Key) -> int:
-        return self._memories[key].descriptor
+    def _hold(
+        self, segment: Segment, lender: Lender | None, shape: tuple[int, ...], dtype: np.dtype[Any] | str, offset: int
+    ) -> Array:
+        array: Array = np.ndarray(shape, dtype, segment, offset)
+        hold = Hold(array, self._note_dropped)
+        hold.segment = segment
+        hold.lender = lender
+        segment.holds.add(hold)
+        return array
 
-    def dropped(self, key: Key, lender: Lender | None) -> None:
-        self._dropped.append((key, lender))
+    def _note_dropped(self, hold: Hold) -> None:
+        self._dropped.append(hold)
         if self.on_drop is not None:
             self.on_drop()
 
-    def exempt(self, block: Block) -> None:
-        """Do not count a Block that stays for as long as the process."""
-        self.used_bytes -= len(block)
+    def descriptor(self, key: Key) -> int:
+        return self._segments[key].descriptor
+
+    def exempt(self, hold: Array) -> None:
+        """Do not count one that stays for as long as the process."""
+        self.used_bytes -= len(segment_of(hold))
 
     @property
     def has_dropped(self) -> bool:
@@ -184,57 +222,65 @@ class Segments:
         return bool(self._dropped)
 
     def sweep(self) -> None:
-        """Take note of the Blocks that have died: own segments become free, lenders get their holds back."""
-        while self._dropped:
-            key, lender = self._dropped.popleft()
-            if lender is not None:
-                lender.returns.append(key)
-            uses = self._uses[key] - 1
-            if uses:
-                self._uses[key] = uses
-            else:
-                del self._uses[key]
-                if key[0] != self.owner:
-                    self.read_bytes -= len(self._memories[key].bytes)
-                    if key in self._orphans:
-                        self._orphans.discard(key)
-                        self.forget(key)
-                elif key in self._memories:
-                    self._give(key)
+        """Take note of the holds that have died: own segments become free, lenders get theirs back."""
+        dropped = self._dropped
+        while dropped:
+            hold = dropped.popleft()
+            segment = hold.segment
+            if hold.lender is not None:
+                hold.lender.returns.append(segment.key)
+            segment.holds.discard(hold)
+            if segment.holds or segment.key not in self._segments:
+                continue
+            if segment.is_own:
+                self._give(segment)
+                continue
+            self.read_bytes -= len(segment)
+            if segment.key in self._orphans:
+                self._orphans.discard(segment.key)
+                self.forget(segment.key)
 
-    def _give(self, key: Key) -> None:
-        size = len(self._memories[key].bytes)
+    def _give(self, segment: Segment) -> None:
+        size = len(segment)
         self.used_bytes -= size
         if size > LARGEST_KEPT or self._free_bytes + size > KEEP_BYTES or self._free_count >= KEEP_COUNT:
-            self.forget(key)
+            self.forget(segment.key)
         else:
-            self._free[size].append(key)
+            self._free[size].append(segment)
             self._free_bytes += size
             self._free_count += 1
 
     def close(self) -> None:
         """Close all descriptors; memory that something still refers to stays until that goes."""
-        for key in tuple(self._memories):
+        for key in tuple(self._segments):
             self.forget(key)
+        self._free.clear()
+        self._dropped.clear()
 
     def __repr__(self) -> str:
-        return f"<Segments of {self.owner}: {self.used_bytes} bytes in use, {len(self._memories)} segments>"
+        return f"<Segments of {self.owner}: {self.used_bytes} bytes in use, {len(self._segments)} segments>"
 
 
-def find_block(memory: memoryview | np.ndarray[Any, Any]) -> tuple[Block, int] | None:
-    """The Block that holds `memory`, and where in it; None if it lies elsewhere."""
+def segment_of(hold: Array) -> Segment:
+    return hold.base  # type: ignore[return-value]  # that is what makes it one
+
+
+def find_hold(memory: memoryview | Array) -> tuple[Array, int] | None:
+    """The hold that `memory` looks through, and where in its segment it begins; None if it lies elsewhere."""
     holder: Any = memory
-    while type(holder) is not Block:
+    while True:
         if isinstance(holder, np.ndarray):
-            holder = holder.base
+            below: Any = holder.base
         elif isinstance(holder, memoryview):
-            holder = holder.obj
+            below = holder.obj
         else:
             return None
-    return holder, _address(memory) - _address(holder)
+        if type(below) is Segment:
+            return holder, _address(memory) - below.address
+        holder = below
 
 
-def _address(memory: memoryview | np.ndarray[Any, Any]) -> int:
+def _address(memory: memoryview | Array) -> int:
     array = memory if isinstance(memory, np.ndarray) else np.frombuffer(memory, np.uint8)
     address: int = array.__array_interface__["data"][0]
     return address

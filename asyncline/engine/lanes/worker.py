@@ -24,7 +24,7 @@ from asyncline.engine import memory
 from asyncline.engine.context import current, worker_place
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
 from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message
-from asyncline.engine.lanes.segment import Block, Segments, SegmentsFull
+from asyncline.engine.lanes.segment import Array, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
 from asyncline.engine.lanes.worker_log import SendRecords
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
@@ -162,7 +162,7 @@ def _dump(error: RequestError, call: Call) -> bytes:
     return pickle.dumps(OpError(text[:MESSAGE_CHARACTERS]))
 
 
-_Outcome = tuple[tuple[float, ...], Packed | tuple[Packed | None, ...] | None, tuple[Block, ...], RequestError | None]
+_Outcome = tuple[tuple[float, ...], Packed | tuple[Packed | None, ...] | None, tuple[Array, ...], RequestError | None]
 """The fields of an ANSWER, and the holds that its values lie in."""
 
 
@@ -189,8 +189,8 @@ class Worker:
 
     def run(self) -> None:
         failed = self._make_ops()
-        parcel = pack(np.frombuffer(self._progress.data, np.uint8), self._segments)
-        self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), parcel.packed), parcel.blocks)
+        progress, holds, _ = pack(self._progress, self._segments)
+        self._link.send((STARTED, failed and pickle.dumps(failed), own_memory(), progress), holds)
         limit_memory(self._setup.memory_bytes)
         try:
             while True:
@@ -230,8 +230,8 @@ class Worker:
             self._link.send((WITHDRAWN,))
             return
         current.set(call)
-        times, packed, blocks, error = self._run(call)
-        self._link.put((ANSWER, packed, None if error is None else _dump(error, call), times), blocks)
+        times, packed, holds, error = self._run(call)
+        self._link.put((ANSWER, packed, None if error is None else _dump(error, call), times), holds)
         if times[-1] > self._used_at + USED_EVERY_S:
             self._used_at = times[-1]
             self._link.put((USED, own_memory()))
@@ -250,8 +250,8 @@ class Worker:
         except BaseException as raised:  # a SystemExit of a hook must not end the worker
             return (started_at, time.monotonic()), None, (), _error(raised, call.op, call.hook)
         parcel, error = self._pack(value, call, call.op, call.hook)
-        packed, blocks = (None, ()) if parcel is None else (parcel.packed, parcel.blocks)
-        return (started_at, time.monotonic()), packed, blocks, error
+        packed, holds, _ = parcel or (None, (), 0)
+        return (started_at, time.monotonic()), packed, holds, error
 
     def _run_steps(self, call: Call, frame: list[Any]) -> _Outcome:
         steps = self._setup.chains[call.op, call.hook][: call.steps]
@@ -261,7 +261,7 @@ class Worker:
 
         times: list[float] = []
         packed: list[Packed | None] = []
-        blocks: list[Block] = []
+        holds: list[Array] = []
         error: RequestError | None = None
         nbytes = 0
         results = run_steps(steps, hook_of, frame, time.monotonic, call.expires_at, make_error=_error)
@@ -270,22 +270,26 @@ class Worker:
             if error is None and (step.keeps or number == len(steps) or result.is_final(call.expires_at)):
                 # Before the next hook, which may change the value.
                 parcel, error = self._pack(result.value, call, step.op, step.hook)
-                nbytes += 0 if parcel is None else parcel.nbytes
-                if parcel is not None and (len(blocks) + len(parcel.blocks) > MOST_DESCRIPTORS or nbytes > FULL_BYTES):
+                _, lent, adds = parcel or (None, (), 0)
+                nbytes += adds
+                if len(holds) + len(lent) > MOST_DESCRIPTORS or nbytes > FULL_BYTES:
                     text = "the results of its task are too many to cross together: set dag.fuse to false"
                     parcel, error = None, OpError(f"op {step.op!r} {step.hook}: {text}")
-                if parcel is not None and parcel.blocks and type(result.value) is np.ndarray:
+                if parcel is not None and lent and type(result.value) is np.ndarray:
                     # As the next hook would get it without fusion; it may lie where the server reads it.
                     result.value = result.value.view()
                     result.value.flags.writeable = False
-            packed.append(None if parcel is None else parcel.packed)
-            blocks += () if parcel is None else parcel.blocks
+            if parcel is None:
+                packed.append(None)
+            else:
+                packed.append(parcel[0])
+                holds += parcel[1]
             times += (result.started_at, result.ended_at)
             if error is not None:
                 break
             self._progress[0] = number
         self._progress[0] = 0
-        return tuple(times), tuple(packed), tuple(blocks), error
+        return tuple(times), tuple(packed), tuple(holds), error
 
     def _give_back(self, call: Call) -> None:
         """The arguments of a Call that is not run are not read: their holds go back as they came."""
@@ -315,7 +319,7 @@ class Worker:
             self._messages.append(message)
         return True
 
-    def _take(self, nbytes: int) -> Block | None:
+    def _take(self, nbytes: int) -> Array | None:
         try:
             return self._segments.take(nbytes)
         except SegmentsFull:
