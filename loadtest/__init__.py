@@ -7,6 +7,10 @@
     │   ├── echo_graph.py      ours: a graph of one inline Op
     │   ├── echo_baseline.py   theirs
     │   └── echo.lua           what wrk sends
+    ├── observe.py       the same echo with all that observes it, against without
+    │   └── observe_served.py  the server
+    ├── verdict.py       whether the verdict names planted bottlenecks, and what its knobs bring
+    │   └── verdict_graph.py   graphs in which one thing is slow
     ├── tcp.py           msgpack over TCP against our REST, a bare protocol and a bare copy
     │   ├── tcp_client.py      its clients, in a process of their own
     │   └── tcp_baseline.py    theirs

@@ -27,6 +27,7 @@ from loadtest import (
     submit,
     tagging,
     tcp,
+    verdict,
 )
 from loadtest.pairs import machine
 from loadtest.report import BenchmarkFailed, Report, Row, table
@@ -34,6 +35,7 @@ from loadtest.report import BenchmarkFailed, Report, Row, table
 NAMES = (
     "echo",
     "observe",
+    "verdict",
     "tcp",
     "grpc",
     "oip",
@@ -58,6 +60,7 @@ def main() -> int:
     benchmarks: dict[str, Callable[[], Report]] = {
         "echo": partial(echo.measure, options.pairs, options.seconds),
         "observe": partial(observe.measure, options.pairs, options.seconds),
+        "verdict": verdict.measure,
         "tcp": partial(tcp.measure, options.pairs, options.seconds),
         "paddle": partial(paddle.measure, options.pairs, options.seconds),
         "grpc": partial(grpc.measure, options.pairs, options.seconds),

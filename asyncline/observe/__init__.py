@@ -7,7 +7,9 @@ pulse.py        the loop's lag and what waits, looked at ten times a second
 snapshot.py     all of that at one moment; the difference of two, as figures
 windows.py      a snapshot of each of the last seconds
 figures.py      what a window looked like
+cpu.py          CPU times
 uses.py         how busy lanes, replicas and the loop were in it, and with what
+limits.py       how many requests a second each thing allows
 verdict.py      which Op holds the pipeline back, and what to turn
 tracer.py       the figures as text, every few seconds
 timeline/       what every request, hook and batch did and when

@@ -45,6 +45,8 @@ class OpFigures:
     """Rows, mean."""
     batch_ms: float = 0.0
     """Of a batch in `process`, mean."""
+    fixed_ms: float | None = None
+    """What a batch takes whatever its size; None where batches have been too alike to tell."""
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
     """Batches by size: `1`, `2`, `3-4`, `5-8`, ..."""
     depth: int = 0
@@ -71,6 +73,8 @@ class Use:
     """Share of their time."""
     work: Mapping[str, float]
     """Busy seconds by Op and hook, `detect.preprocess`."""
+    cpu: float | None = None
+    """Share of that in which it had a core to itself, and did not wait; None where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Figures:
     cores: float = 0.0
     """Cores that this server and its workers kept busy."""
     cores_there: int = 1
+    cores_idle: float | None = None
+    """Cores of the machine with nothing to do; None where that is not known."""
     blocked: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the loop was blocked, by the Op and hook that did it; by "" where it was none of them."""
 

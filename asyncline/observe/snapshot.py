@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import numpy as np
 
 from asyncline.engine.engine import Engine
 from asyncline.graph.plan import Plan
+from asyncline.observe.cpu import CpuTimes
 from asyncline.observe.figures import PERCENTILES, Figures, Latency, OpFigures
 from asyncline.observe.histogram import LogHistogram
 from asyncline.observe.pulse import Beat
@@ -22,6 +22,7 @@ from asyncline.observe.uses import idle, uses
 
 _Key = TypeVar("_Key")
 _Number = TypeVar("_Number", int, float)
+TakeCpu = Callable[[Iterable[int]], CpuTimes]
 
 CORES = len(os.sched_getaffinity(0))
 _SIZE_NAMES = ("1", "2", *(f"{low + 1:.0f}-{high:.0f}" for low, high in pairwise(SIZES[1:])), "more")
@@ -43,15 +44,14 @@ class Snapshot:
     """Seconds of hooks in lanes, by Op and hook."""
     late: Mapping[str, float]
     """Seconds that the loop was kept by a hook."""
-    loop_s: float
-    """CPU time of the loop's thread."""
-    workers_s: Mapping[int, float]
-    """CPU time of the server's process, by 0, and of each worker process, by its id."""
+    fixed_s: Mapping[str, float | None]
+    """By Op: seconds of a batch whatever its size, as far as is known by then."""
+    cpu: CpuTimes
     beat: Beat
     """What lies between this one and the one before."""
 
     @classmethod
-    def take(cls, engine: Engine, statistics: Statistics, beat: Beat) -> Snapshot:
+    def take(cls, engine: Engine, statistics: Statistics, beat: Beat, cpu: TakeCpu = CpuTimes.take) -> Snapshot:
         """Call it on the loop. Costs some 100 µs."""
         statistics.fold()
         lanes = engine.statistics().lanes
@@ -69,19 +69,24 @@ class Snapshot:
             },
             jobs=dict(statistics.job_seconds),
             late=dict(statistics.late_seconds),
-            loop_s=time.thread_time(),
-            workers_s={0: time.process_time(), **_cpu_seconds(pids)},
+            fixed_s={name: _fixed_s(found) for name, found in statistics.executions.items()},
+            cpu=cpu(pids),
             beat=beat,
         )
 
 
-def _cpu_seconds(pids: list[int]) -> dict[int, float]:
-    found = {}
-    for pid in pids:
-        # A process's CPU clock, as clock_getcpuclockid(3) makes its number; no file is read.
-        with contextlib.suppress(OSError):
-            found[pid] = time.clock_gettime((~pid << 3) | 2)
-    return found
+def _fixed_s(executions: Mapping[int, tuple[int, float]]) -> float | None:
+    """Seconds of a batch that do not come of its size: where the line through the mean times of the sizes begins.
+
+    None where they are too few, or too alike.
+    """
+    known = [(rows, runs, seconds / runs) for rows, (runs, seconds) in executions.items()]
+    if not known or max(known)[0] < 1.5 * min(known)[0]:
+        return None
+    rows, runs, means = np.array(known).T
+    slope, start = np.polyfit(rows, means, 1, w=np.sqrt(runs))
+    # A line that falls, or begins below 0, is noise.
+    return float(np.clip(start if slope > 0 else np.average(means, weights=runs), 0.0, None))
 
 
 def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
@@ -99,7 +104,11 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
     errors = _since(first.op_errors, last.op_errors)
     batches = {name: last.batches[name] - first.batches[name] for name in last.batches}
     spent = {name: float(counted[2]) for name, counted in batches.items()}
-    found = uses(engine, seconds, last.loop_s - first.loop_s, _since(first.jobs, last.jobs), spent, stages)
+    cpu_s = last.cpu.spent(first.cpu)
+    loop_s = last.cpu.loop_s - first.cpu.loop_s
+    # Where other programs have the cores, the loop waits for one: it is no less busy for that.
+    loop = loop_s, loop_s + last.cpu.loop_waited_s - first.cpu.loop_waited_s
+    found = uses(engine, seconds, loop, cpu_s, _since(first.jobs, last.jobs), spent, stages)
     return Figures(
         seconds=seconds,
         at=time.time(),
@@ -119,7 +128,7 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
                 postp_ms=_mean_ms(stages, node.name, "post"),
                 out_ms=_mean_ms(stages, node.name, "out"),
                 idle=idle(node, found, seconds),
-                **_of_batches(batches.get(node.name)),
+                **_of_batches(batches.get(node.name), last.fixed_s.get(node.name)),
                 depth=now.channels[node.name].depth,
                 depth_max=max(beat.depths.get(node.name, 0), now.channels[node.name].depth),
                 channel_size=now.channels[node.name].size,
@@ -134,8 +143,9 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
         in_flight_mean=beat.in_flight,
         limit=_limit(engine.plan),
         loop_lag_ms=beat.lag_s * 1e3,
-        cores=sum(spent - first.workers_s.get(pid, 0.0) for pid, spent in last.workers_s.items()) / seconds,
+        cores=sum(cpu_s.values()) / seconds,
         cores_there=CORES,
+        cores_idle=last.cpu.idle_cores(first.cpu),
         blocked=_since(first.late, last.late),
     )
 
@@ -149,13 +159,18 @@ def _mean_ms(stages: Mapping[tuple[str, str], np.ndarray], op: str, stage: str) 
     return float(counted[1] / counted[0]) * 1e3 if counted is not None and counted[0] else 0.0
 
 
-def _of_batches(counted: np.ndarray | None) -> dict[str, Any]:
+def _of_batches(counted: np.ndarray | None, fixed_s: float | None) -> dict[str, Any]:
     if counted is None or not counted[0]:
         return {}
     count, rows, seconds, *sizes = counted.tolist()
     by_size = {name: int(n) for name, n in zip(_SIZE_NAMES, sizes, strict=True) if n}
-    mean_ms = seconds / count * 1e3
-    return {"batches": int(count), "batch_size": rows / count, "batch_ms": mean_ms, "batch_sizes": by_size}
+    return {
+        "batches": int(count),
+        "batch_size": rows / count,
+        "batch_ms": seconds / count * 1e3,
+        "fixed_ms": None if fixed_s is None else fixed_s * 1e3,
+        "batch_sizes": by_size,
+    }
 
 
 def _limit(plan: Plan) -> str:

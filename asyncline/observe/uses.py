@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,19 +13,23 @@ from asyncline.graph.op import is_async
 from asyncline.graph.plan import Node
 from asyncline.observe.figures import Use
 
+CONTENDED = 0.7
+"""Cores that this process keeps busy from which on its threads may stand in each other's way."""
 _STAGES = {"preprocess": "pre", "postprocess": "post"}
 
 
 def uses(
     engine: Engine,
     seconds: float,
-    loop_s: float,
+    loop_s: tuple[float, float],
+    cpu_s: Mapping[int, float],
     jobs: Mapping[tuple[str, str], float],
     batches: Mapping[str, float],
     stages: Mapping[tuple[str, str], np.ndarray],
 ) -> tuple[Use, ...]:
     """:param seconds: of the window.
-    :param loop_s: CPU time of the loop's thread in it.
+    :param loop_s: CPU time of the loop's thread in it, without and with what it waited for a core.
+    :param cpu_s: CPU time of this process, by 0, and of each worker process.
     :param jobs: seconds in lanes by Op and hook.
     :param batches: seconds in `process` by Op.
     :param stages: count and seconds of requests by Op and stage.
@@ -53,14 +58,32 @@ def uses(
         for lane, work in lanes.items()
         if work and lane in statistics
     ]
-    loop_busy = max(loop_s, sum(inline.values())) / seconds
-    found.append(Use("loop", 1, min(1.0, loop_busy), inline))
-    return tuple(found)
+    loop_busy = max(loop_s[1], sum(inline.values())) / seconds
+    found.append(Use("loop", 1, min(1.0, loop_busy), inline, 1.0))
+    return tuple(_with_cpu(found, seconds, loop_s[0], cpu_s))
 
 
 def _use(kind: str, servers: int, seconds: float, work: dict[str, float]) -> Use:
     # What ends in a window may have begun before it.
     return Use(kind, servers, min(1.0, sum(work.values()) / (servers * seconds)), work)
+
+
+def _with_cpu(found: list[Use], seconds: float, loop_s: float, cpu_s: Mapping[int, float]) -> Iterator[Use]:
+    """The same, with how much of their time was CPU time."""
+    own_s = cpu_s.get(0, 0.0)
+    spent = {"process": sum(cpu_s.values()) - own_s, "thread": own_s - loop_s, "device": own_s - loop_s}
+    work = {"process": 0.0, "thread": 0.0, "device": 0.0}
+    for use in found:
+        if use.kind in work:
+            work["process" if use.kind == "process" else "thread"] += sum(use.work.values())
+    work["device"] = work["thread"]
+    for use in found:
+        # Threads that wait for the interpreter, which another of them has, do not wait for anything else.
+        is_contended = use.kind in ("thread", "device") and own_s >= CONTENDED * seconds
+        if own_s and use.kind in work and work[use.kind]:
+            yield replace(use, cpu=1.0 if is_contended else min(1.0, spent[use.kind] / work[use.kind]))
+        else:
+            yield use
 
 
 def idle(node: Node, found: tuple[Use, ...], seconds: float) -> float:

@@ -1,8 +1,7 @@
 """Verdict: which Op holds the pipeline back, why, and what to turn. Pure: figures and a Plan in, a sentence out.
 
-The formulas are those of Paddle Serving's tuning guide: op_cost = pre + mid + post; throughput = 1 / slowest op_cost x
-concurrency; so what limits is the thing with the largest share of busy time, at any load. Where nothing is busy there
-is no queue either, and what matters is the latency: then it is the Op that takes most of it.
+What limits is the thing with the largest share of busy time. Where nothing is busy, nothing does: then it is said what
+will be the first as the load grows, which is the thing that allows the fewest requests a second; see limits.py.
 """
 
 from __future__ import annotations
@@ -12,19 +11,31 @@ from dataclasses import dataclass
 
 from asyncline.graph.plan import Node, Plan
 from asyncline.observe.figures import Figures, OpFigures, Use
+from asyncline.observe.limits import (
+    batch_gain,
+    capacity,
+    door,
+    has_spare_cores,
+    needs_cores,
+    node_of,
+    promise,
+    promise_of_lane,
+    rate,
+    waits,
+)
 
 FULL = 0.7
 """Busy from here on: queues begin to grow faster than the load does."""
 SATURATED = 0.85
 """What is busy at least where requests are refused for its sake; below, it is the door that is too small."""
-ALL_CORES = 0.9
-"""Share of the cores from which on more workers take time from each other."""
 BLOCKED = 0.05
 """Share of the time that the loop may be blocked."""
 OWN_WORK = 0.3
 """Share of the loop's busy time that hooks must have, or else it is the server itself that keeps the loop busy."""
 FULL_BATCH = 0.8
 """Share of `batch_size` from which on batches are as large as they may be."""
+WORTH = 1.15
+"""How many times as much larger batches have to bring, to be advised."""
 
 _CLASSES = {
     "device": "device-bound",
@@ -47,6 +58,8 @@ class Verdict:
     knob: str
     """What to turn, or to change."""
     hook: str = ""
+    limits: bool = True
+    """Whether it limits now; else nothing does, and it will be the first."""
 
     def __str__(self) -> str:
         if self.kind == "none":
@@ -54,47 +67,65 @@ class Verdict:
         what = f"op {self.op!r}{f' {self.hook}' if self.hook else ''}"
         if not self.op:
             what = "the door" if self.kind == "queue-bound" else "the server itself"
-        return f"bottleneck: {what} is {self.kind}: {self.why}; {self.knob}"
+        if self.limits:
+            return f"bottleneck: {what} is {self.kind}: {self.why}; {self.knob}"
+        return f"bottleneck: none yet: {what} will be {self.kind} first, {self.why}; {self.knob}"
 
 
 def verdict(figures: Figures, plan: Plan) -> Verdict:
     """Judge one window."""
-    nodes = {node.name: node for node in plan.nodes}
     overloaded = sum(count for code, count in figures.rejected.items() if code == "overloaded")
     if not figures.count and not overloaded and not figures.in_flight:
         return Verdict("", "none", f"no requests in the last {figures.seconds:.0f} s", "")
-    if (found := _blocked(figures)) is not None:
+    if (found := _blocked(figures, plan)) is not None:
         return found
     busiest = max(figures.uses, key=lambda use: use.busy)
     if busiest.busy >= (SATURATED if overloaded else FULL):
-        if busiest.kind == "loop" and sum(busiest.work.values()) < OWN_WORK * busiest.busy * figures.seconds:
-            return _loop(busiest, figures)
-        return _full(busiest, figures, nodes)
+        return _full(busiest, figures, plan)
     if overloaded:
-        return _queue(figures, overloaded)
-    return _light(figures, nodes)
+        return _queue(figures, plan, overloaded)
+    return _light(figures, plan)
 
 
-def _blocked(figures: Figures) -> Verdict | None:
+def _blocked(figures: Figures, plan: Plan) -> Verdict | None:
     """The loop stood still: nothing else can be judged by its times."""
     where, seconds = max(figures.blocked.items(), key=lambda found: found[1], default=("", 0.0))
     if not where or seconds < BLOCKED * figures.seconds:
         return None
+    # Those seconds are a sample; of an inline hook it is known what it took.
+    seconds = max(seconds, *(use.work.get(where, 0.0) for use in figures.uses if use.kind == "loop"))
     op, _, hook = where.partition(".")
     why = f"it blocked the event loop for {seconds / figures.seconds:.0%} of the time, and every request waited"
-    return Verdict(op, "loop-bound", why, f"set op.{op}.cpu=thread or process, or await instead", hook)
+    if node_of(where, plan).lanes.get(hook) == "loop":
+        knob = f"await what takes so long, or make {hook} a plain function with op.{op}.cpu=thread or process"
+        return Verdict(op, "loop-bound", why, knob, hook)
+    return Verdict(op, "loop-bound", why, _to_lane(where, seconds, figures, plan), hook)
 
 
-def _full(use: Use, figures: Figures, nodes: dict[str, Node]) -> Verdict:
+def _full(use: Use, figures: Figures, plan: Plan) -> Verdict:
     """Something is busy: it limits the throughput."""
+    if _is_the_server(use, figures):
+        return _loop(f"the event loop is {use.busy:.0%} busy with requests as such, at {rate(figures.qps)} requests/s")
+    op, hook, part = _most(use)
+    now, most = rate(figures.qps), rate(figures.qps / use.busy)
+    why = f"{_what(use)} {use.busy:.0%} busy{part}, at {now} of at most {most} requests/s"
+    return Verdict(op, _class(use), why, _knob(use, figures, plan), hook)
+
+
+def _most(use: Use) -> tuple[str, str, str]:
+    """The Op and the hook that take most of it, and how much that is, if there are others."""
     where = max(use.work, key=lambda name: use.work[name])
     op, _, hook = where.partition(".")
-    share = use.work[where] / sum(use.work.values())
-    part = f", {share:.0%} of that with it" if len(use.work) > 1 and share < 0.95 else ""
-    capacity = figures.qps / use.busy
-    why = f"{_what(use)} {use.busy:.0%} busy{part}, at {figures.qps:.3g} of at most {capacity:.3g} requests/s"
-    knob = _knob(use, figures, nodes[op], hook)
-    return Verdict(op, _CLASSES[use.kind], why, knob, hook)
+    share = use.work[where] / (sum(use.work.values()) or 1.0)
+    return op, hook, f", {share:.0%} of that with it" if len(use.work) > 1 and share < 0.95 else ""
+
+
+def _is_the_server(use: Use, figures: Figures) -> bool:
+    return use.kind == "loop" and sum(use.work.values()) < OWN_WORK * use.busy * figures.seconds
+
+
+def _class(use: Use) -> str:
+    return "I/O-bound" if waits(use) else _CLASSES[use.kind]
 
 
 def _what(use: Use) -> str:
@@ -109,92 +140,119 @@ def _what(use: Use) -> str:
     return names[use.kind]
 
 
-def _knob(use: Use, figures: Figures, node: Node, hook: str) -> str:
+def _knob(use: Use, figures: Figures, plan: Plan, *, is_full: bool = True) -> str:
+    """:param is_full: whether `use` is busy; else this is for when it will be."""
+    where = max(use.work, key=lambda name: use.work[name])
+    node, hook = node_of(where, plan), where.partition(".")[2]
     name = node.name
-    cores_are_busy = figures.cores >= ALL_CORES * figures.cores_there
+    most = figures.qps / use.busy if is_full else capacity(use, figures, plan)
     if use.kind == "io":
-        return f"set op.{name}.concurrency={2 * int(use.servers)} for {_gain(2, use, figures)}"
+        doubled = promise(use, 2 * most, figures, plan)
+        return f"set op.{name}.concurrency={2 * int(use.servers)} {doubled}"
     if use.kind == "loop":
-        return f"set op.{name}.cpu=thread or process for {_gain(math.inf, use, figures)}"
-    if use.kind == "device":
-        op, settings = figures.op(name), node.settings
-        if settings.batch_size == 1 or op.batch_size >= FULL_BATCH * settings.batch_size:
-            more = 8 if settings.batch_size == 1 else 2 * settings.batch_size
-            return f"set op.{name}.batch_size={more}: batches of {op.batch_size:.3g} are as large as they may be now"
-    if cores_are_busy and not (use.kind == "device" and node.settings.device != "cpu"):
+        return _to_lane(where, use.work[where], figures, plan)
+    if use.kind == "device" and (larger := _larger(use, figures, plan, node, is_full=is_full)):
+        return larger
+    if (
+        needs_cores(use)
+        and not has_spare_cores(figures)
+        and not (use.kind == "device" and node.settings.device != "cpu")
+    ):
         cheaper = f"make {hook} cheaper" if use.kind != "device" else f"use a smaller model or op.{name}.precision"
         busy = f"all {figures.cores_there} cores are busy, so more at once will not help"
         return f"{busy}: {cheaper}, or serve on more cores"
-    more = int(use.servers) + 1
+    # What waits for others takes no core.
+    more = int(use.servers) * 2 if waits(use) else int(use.servers) + 1
     key = {"device": f"op.{name}.concurrency", "process": "dag.cpu_workers", "thread": "dag.cpu_threads"}[use.kind]
-    return f"set {key}={more} for {_gain(more / use.servers, use, figures)}"
+    return f"set {key}={more} {promise(use, most * more / use.servers, figures, plan)}"
 
 
-def _gain(factor: float, use: Use, figures: Figures) -> str:
-    """How much `factor` times as much of it brings, until something else is busy."""
-    next_use = max((other for other in figures.uses if other is not use), key=lambda other: other.busy, default=None)
-    limits = {"": use.busy and factor / use.busy}
-    if next_use is not None and next_use.busy:
-        where = max(next_use.work, key=lambda name: next_use.work[name], default="") if next_use.work else ""
-        limits[f"then {where or 'the event loop'} limits"] = 1 / next_use.busy
-    if use.kind in ("process", "thread", "device") and figures.cores:
-        limits["then the cores do"] = figures.cores_there / figures.cores
-    then, most = min(limits.items(), key=lambda limit: limit[1])
-    text = f"up to {figures.qps * most:.3g} requests/s"
-    return f"{text} ({then})" if then else text
+def _larger(use: Use, figures: Figures, plan: Plan, node: Node, *, is_full: bool) -> str:
+    """Larger batches, if they are full, and if that brings something; else nothing."""
+    op, size = figures.op(node.name), node.settings.batch_size
+    if is_full and size > 1 and op.batch_size < FULL_BATCH * size:
+        return ""
+    more = 8 if size == 1 else 2 * size
+    gain = batch_gain(op, more) / batch_gain(op, max(size, op.batch_size or size))
+    if gain < WORTH:
+        return ""
+    promised = promise(use, gain * capacity(use, figures, plan), figures, plan)
+    unsure = ", if they take no longer" if op.fixed_ms is None else ""
+    now = f": batches of {op.batch_size:.3g} are as large as they may be now" if is_full else ""
+    return f"set op.{node.name}.batch_size={more} {promised}{unsure}{now}"
 
 
-def _queue(figures: Figures, overloaded: int) -> Verdict:
+def _to_lane(where: str, seconds: float, figures: Figures, plan: Plan) -> str:
+    promised = promise_of_lane(where, seconds, figures, plan)
+    return f"set op.{where.partition('.')[0]}.cpu=thread or process {promised}"
+
+
+def _queue(figures: Figures, plan: Plan, overloaded: int) -> Verdict:
     """Requests are refused though there is somebody to work on them."""
     busy = max((use.busy for use in figures.uses), default=0.0)
     refused = f"{overloaded} requests were refused at {figures.in_flight_max} in flight"
     why = f"{refused}, while nothing is more than {busy:.0%} busy"
+    asked = (figures.count + overloaded) / figures.seconds
+    most = min([asked, *(capacity(use, figures, plan) for use in figures.uses)])
+    return Verdict(_whose(figures), "queue-bound", why, _open(asked, most, figures))
+
+
+def _open(asked: float, most: float, figures: Figures) -> str:
     # Little's law: as many are in flight as come in the time that each takes; half as many again for bursts.
-    rate = (figures.count + overloaded) / figures.seconds
-    needed = max(2 * figures.in_flight_max, math.ceil(1.5 * rate * figures.latency.mean_ms / 1e3))
+    needed = max(2 * figures.in_flight_max, math.ceil(1.5 * asked * figures.latency.mean_ms / 1e3))
+    return f"set {figures.limit}={needed} for up to {rate(most)} requests/s"
+
+
+def _whose(figures: Figures) -> str:
+    """The Op whose Channel makes the door so small; "" where none does."""
     parts = figures.limit.split(".")
-    return Verdict(parts[1] if parts[0] == "op" else "", "queue-bound", why, f"set {figures.limit}={needed}")
+    return parts[1] if parts[0] == "op" else ""
 
 
-def _loop(use: Use, figures: Figures) -> Verdict:
+def _loop(why: str, *, limits: bool = True) -> Verdict:
     """The loop is busy, with the server's own work."""
-    why = f"the event loop is {use.busy:.0%} busy with requests as such, at {figures.qps:.3g} requests/s"
-    return Verdict("", "loop-bound", why, "send fewer and larger requests, or by TCP or gRPC, or start another server")
+    knob = "send fewer and larger requests, or by TCP or gRPC, or start another server"
+    return Verdict("", "loop-bound", why, knob, limits=limits)
 
 
-def _light(figures: Figures, nodes: dict[str, Node]) -> Verdict:
-    """There is room everywhere: what takes most of the latency."""
+def _light(figures: Figures, plan: Plan) -> Verdict:
+    """There is room everywhere: what will be full first, and what takes most of the latency."""
     slowest = max(figures.ops, key=lambda op: op.in_ms + op.cost_ms)
-    node = nodes[slowest.name]
     if not slowest.count:
         if figures.in_flight:
             return Verdict("", "none", f"none of {figures.in_flight} requests in flight was finished", "")
         return Verdict("", "none", "every request failed before it reached an op", "")
-    of_all = f"{slowest.in_ms + slowest.cost_ms:.3g} of {figures.latency.mean_ms:.3g} ms"
-    if slowest.in_ms > slowest.cost_ms:
-        return _waiting(slowest, node, of_all)
-    hook, hook_ms = max(
-        (("preprocess", slowest.prep_ms), ("process", slowest.midp_ms), ("postprocess", slowest.postp_ms)),
-        key=lambda found: found[1],
-    )
-    lane = node.lane(hook) or "inline"
-    kind = {"loop": "io", "inline": "loop"}.get(lane, lane)
-    why = f"{hook_ms:.3g} ms of {figures.latency.mean_ms:.3g} are spent there, and nothing is busy (light load)"
-    knobs = {
-        "io": "it waits for others: cache, or shorten what it waits for",
-        "loop": f"set op.{node.name}.cpu=thread or process: every other request waits meanwhile",
-        "device": f"a smaller model, op.{node.name}.precision or more op.{node.name}.threads make it faster",
-        "process": f"make {hook} cheaper; `asyncline check --advise` tells whether another lane suits it",
-        "thread": f"make {hook} cheaper; `asyncline check --advise` tells whether another lane suits it",
-    }
-    return Verdict(node.name, _CLASSES[kind], why, knobs[kind], hook)
+    if slowest.in_ms > figures.latency.mean_ms / 2:
+        return _waiting(slowest, node_of(slowest.name, plan), figures)
+    first = min(figures.uses, key=lambda use: capacity(use, figures, plan))
+    most, at_once = capacity(first, figures, plan), door(figures)
+    now = f"at {rate(figures.qps)} requests/s; {_of_latency(slowest, figures)}"
+    if at_once < most:
+        mean = figures.qps / at_once * figures.in_flight_max
+        why = f"at about {rate(at_once)} requests/s: {mean:.2g} of {figures.in_flight_max} are in flight {now}"
+        knob = f"then {_open(0.0, min(most, 2 * at_once), figures)}"
+        return Verdict(_whose(figures), "queue-bound", why, knob, limits=False)
+    if math.isinf(most):
+        return Verdict("", "none", f"nothing is busy {now}", "")
+    why = f"at about {rate(most)} requests/s: {_what(first)} {first.busy:.0%} busy {now}"
+    if _is_the_server(first, figures):
+        return _loop(why, limits=False)
+    op, hook, _ = _most(first)
+    return Verdict(op, _class(first), why, f"then {_knob(first, figures, plan, is_full=False)}", hook, limits=False)
 
 
-def _waiting(op: OpFigures, node: Node, of_all: str) -> Verdict:
+def _of_latency(op: OpFigures, figures: Figures) -> str:
+    stages = {"preprocess": op.prep_ms, "process": op.midp_ms, "postprocess": op.postp_ms, "queue": op.in_ms}
+    stage, ms = max(stages.items(), key=lambda found: found[1])
+    return f"most of the latency, {ms:.3g} of {figures.latency.mean_ms:.3g} ms, is {op.name}'s {stage}"
+
+
+def _waiting(op: OpFigures, node: Node, figures: Figures) -> Verdict:
+    of_all = f"{op.in_ms:.3g} of {figures.latency.mean_ms:.3g} ms"
     if node.settings.max_delay_ms and op.in_ms >= node.settings.max_delay_ms / 2:
-        why = f"requests wait {op.in_ms:.3g} ms for a fuller batch ({of_all}), and nothing is busy"
+        why = f"requests wait {of_all} for a fuller batch, and nothing is busy"
         return Verdict(op.name, "queue-bound", why, f"set op.{op.name}.max_delay_ms=0")
-    why = f"requests wait {op.in_ms:.3g} ms in front of it ({of_all}), though nothing is busy: they come in bursts"
+    why = f"requests wait {of_all} in front of it, though nothing is busy: they come in bursts"
     if node.lane("process") is None:
         return Verdict(op.name, "queue-bound", why, "more workers of its lane would shorten that")
     return Verdict(op.name, "queue-bound", why, f"set op.{op.name}.concurrency={node.settings.replicas + 1}")

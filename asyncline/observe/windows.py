@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from asyncline.engine.engine import Engine
 from asyncline.errors import Unavailable
+from asyncline.observe.cpu import CpuTimes
 from asyncline.observe.figures import Figures
 from asyncline.observe.pulse import Pulse
-from asyncline.observe.snapshot import Snapshot, figures
+from asyncline.observe.snapshot import Snapshot, TakeCpu, figures
 from asyncline.observe.statistics import Statistics
 
 INTERVAL_S = 1.0
@@ -19,11 +20,15 @@ LONGEST_S = 60
 
 
 class Windows:
-    """Takes Snapshots while the Engine runs, of some 20 kB each."""
+    """Takes Snapshots while the Engine runs, of some 20 kB each.
 
-    def __init__(self, engine: Engine, statistics: Statistics) -> None:
+    :param cpu: says what CPU time processes took.
+    """
+
+    def __init__(self, engine: Engine, statistics: Statistics, cpu: TakeCpu = CpuTimes.take) -> None:
         self._engine = engine
         self._statistics = statistics
+        self._cpu = cpu
         self._pulse = Pulse(engine)
         self._kept: deque[Snapshot] = deque(maxlen=LONGEST_S + 1)
         self._timer: asyncio.TimerHandle | None = None
@@ -45,7 +50,7 @@ class Windows:
             listener()
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot.take(self._engine, self._statistics, self._pulse.take())
+        return Snapshot.take(self._engine, self._statistics, self._pulse.take(), self._cpu)
 
     @property
     def has_begun(self) -> bool:

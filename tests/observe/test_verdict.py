@@ -11,6 +11,7 @@ import pytest
 
 from asyncline import Engine, Graph, Op, Request, RequestError, op
 from asyncline.graph.plan import Plan, plan
+from asyncline.observe.cpu import CpuTimes
 from asyncline.observe.figures import Figures, Latency, OpFigures, Use
 from asyncline.observe.statistics import Statistics
 from asyncline.observe.verdict import Verdict, verdict
@@ -66,7 +67,8 @@ def judge(slow: dict[str, float], rate: float, get: type[Get] = Get, **service: 
         async with virtual_engine(made, lanes, merge("g", code, Source("test", {"service": service}))) as engine:
             statistics = Statistics(engine.plan)
             engine.hooks.add(statistics)
-            windows = Windows(engine, statistics)
+            # Of virtual seconds, nobody knows the CPU time.
+            windows = Windows(engine, statistics, lambda pids: CpuTimes(0.0, 0.0, {}, 0.0, 0.0))
             windows.start()
             await load(engine, rate)
             judged = verdict(windows.figures(SECONDS), engine.plan)
@@ -108,14 +110,23 @@ def test_what_is_slow_is_named(
 ) -> None:
     judged = judge(slow, load * capacity, get)
     assert (judged.op, judged.hook, judged.kind) == expected
-    assert str(judged).startswith(f"bottleneck: op {expected[0]!r} {expected[1]} is {expected[2]}: ")
+    op, hook, kind = expected
+    says = f"op {op!r} {hook} is {kind}: " if load > 0.5 else f"none yet: op {op!r} {hook} will be {kind} first, "
+    assert str(judged).startswith(f"bottleneck: {says}")
 
 
 @pytest.mark.parametrize("load", [1.0, 1.5], ids=["full", "over"])
-def test_a_small_queue_is_named(load: float) -> None:
+def test_a_small_door_is_named(load: float) -> None:
     judged = judge({}, load * 350, max_in_flight=4)
     assert judged.kind == "queue-bound"
     assert "set service.max_in_flight=8" in str(judged)
+
+
+def test_at_light_load_the_door_is_named_where_it_will_be_full_first() -> None:
+    judged = judge({}, 35, max_in_flight=4)
+    assert (judged.op, judged.kind, judged.limits) == ("", "queue-bound", False)
+    assert str(judged).startswith("bottleneck: none yet: the door will be queue-bound first, at about ")
+    assert "then set service.max_in_flight=8 for up to " in judged.knob
 
 
 # -- figures made up ----------------------------------------------------------------------------------
@@ -174,7 +185,10 @@ def test_a_loop_that_is_late_now_and_then_is_not_the_bottleneck() -> None:
 def test_a_busy_inline_op_is_named() -> None:
     judged = verdict(busy("loop", 0.9), PLAN)
     assert (judged.op, judged.kind) == ("merged", "loop-bound")
-    assert "op.merged.cpu=thread or process" in judged.knob
+    # 100 requests/s take 0.3 s of the two threads a second; with the 0.9 s that kept the loop, 1.2 s of 2.
+    assert judged.knob == (
+        "set op.merged.cpu=thread or process for up to 167 requests/s (then merged.preprocess limits the threads)"
+    )
 
 
 def test_a_loop_that_is_busy_with_the_server_names_no_op() -> None:
@@ -190,8 +204,34 @@ def with_batches(batch_size: float, figures: Figures) -> Figures:
 
 
 def test_full_batches_are_to_be_larger() -> None:
-    judged = verdict(with_batches(3.9, busy("device", 0.98)), PLAN)
-    assert "set op.net.batch_size=8" in judged.knob
+    judged = verdict(with_net(busy("device", 1.0), batches=250, batch_size=4.0, batch_ms=40.0), PLAN)
+    assert judged.knob == (
+        "set op.net.batch_size=8 for up to 200 requests/s, if they take no longer"
+        ": batches of 4 are as large as they may be now"
+    )
+
+
+def with_net(figures: Figures, **changes: Any) -> Figures:
+    return replace(figures, ops=tuple(replace(op, **changes) if op.name == "net" else op for op in figures.ops))
+
+
+def test_what_larger_batches_bring_is_known_from_batches_of_other_sizes() -> None:
+    full = with_net(busy("device", 1.0), batches=250, batch_size=4.0, batch_ms=40.0)
+    # 20 ms and 5 for each sample: 8 of them in 60 ms, for 4 in 40.
+    judged = verdict(with_net(full, fixed_ms=20.0), PLAN)
+    assert judged.knob.startswith("set op.net.batch_size=8 for up to 133 requests/s: ")
+    # They would take nearly twice as long: that is no gain.
+    judged = verdict(with_net(full, fixed_ms=2.0), PLAN)
+    assert judged.knob.startswith("set op.net.concurrency=2 for up to 200 requests/s")
+
+
+def test_a_device_with_room_in_its_batches_is_not_the_first_to_be_full() -> None:
+    figures = replace(busy("device", 0.3), uses=tuple(
+        replace(use, busy=0.2) if use.kind == "thread" else use for use in busy("device", 0.3).uses
+    ))  # fmt: skip
+    lone = with_net(figures, batches=1000, batch_size=1.0, batch_ms=3.0, fixed_ms=2.5)
+    assert (verdict(lone, PLAN).op, verdict(lone, PLAN).limits) == ("prepare", False)
+    assert verdict(with_net(lone, fixed_ms=0.0), PLAN).op == "net"
 
 
 def test_a_replica_with_room_in_its_batches_gets_a_second_one() -> None:
@@ -212,6 +252,26 @@ def test_more_workers_are_not_advised_where_all_cores_are_busy(kind: str, hook: 
     assert "all 4 cores are busy" in judged.knob
 
 
+def test_cores_that_other_programs_have_are_not_there_for_more_workers() -> None:
+    judged = verdict(busy("thread", 0.98, cores=2.0, cores_idle=0.1), PLAN)
+    assert "all 4 cores are busy" in judged.knob
+    judged = verdict(busy("thread", 0.98, cores=2.0, cores_idle=0.5), PLAN)
+    assert judged.knob == "set dag.cpu_threads=3 for up to 125 requests/s (then the cores do)"
+
+
+def test_a_lane_whose_hooks_wait_gets_more_workers_though_all_cores_are_busy() -> None:
+    figures = busy("thread", 1.0, cores=3.9)
+    uses = tuple(replace(use, cpu=0.1) if use.kind == "thread" else use for use in figures.uses)
+    judged = verdict(replace(figures, uses=uses), PLAN)
+    assert (judged.kind, judged.knob) == ("I/O-bound", "set dag.cpu_threads=4 for up to 200 requests/s")
+
+
+def test_an_async_hook_that_blocks_the_loop_is_to_await() -> None:
+    judged = verdict(replace(QUIET, blocked={"get.preprocess": 3.0}), PLAN)
+    assert (judged.op, judged.kind) == ("get", "loop-bound")
+    assert judged.knob.startswith("await what takes so long")
+
+
 def test_more_at_once_is_advised_for_an_op_that_waits_for_others() -> None:
     judged = verdict(busy("io", 0.97), PLAN)
     assert judged.kind == "I/O-bound"
@@ -220,15 +280,15 @@ def test_more_at_once_is_advised_for_an_op_that_waits_for_others() -> None:
 
 def test_refusals_with_room_to_spare_mean_a_small_door() -> None:
     judged = verdict(replace(QUIET, rejected={"overloaded": 5000}, latency=Latency(1000, 1000.0, {})), PLAN)
-    # Little's law: 600 requests/s of 1 s each, and half as many again.
-    assert (judged.kind, judged.knob) == ("queue-bound", "set service.max_in_flight=1024")
+    # Little's law: 600 requests/s of 1 s each, and half as many again. The replica allows 500.
+    assert (judged.kind, judged.knob) == ("queue-bound", "set service.max_in_flight=1024 for up to 500 requests/s")
     judged = verdict(replace(QUIET, rejected={"overloaded": 9000}, latency=Latency(1000, 1000.0, {})), PLAN)
-    assert judged.knob == "set service.max_in_flight=1500"
+    assert judged.knob == "set service.max_in_flight=1500 for up to 500 requests/s"
 
 
 def test_the_channel_that_bounds_the_door_is_the_one_to_turn() -> None:
     judged = verdict(replace(QUIET, rejected={"overloaded": 5}, limit="op.net.channel_size"), PLAN)
-    assert (judged.op, judged.knob) == ("net", "set op.net.channel_size=1024")
+    assert (judged.op, judged.knob) == ("net", "set op.net.channel_size=1024 for up to 100 requests/s")
 
 
 def test_waiting_for_a_fuller_batch_is_named() -> None:
