@@ -74,7 +74,10 @@ class Use:
     work: Mapping[str, float]
     """Busy seconds by Op and hook, `detect.preprocess`."""
     cpu: float | None = None
-    """Share of that in which it had a core to itself, and did not wait; None where nobody knows."""
+    """Share of that in which it had a core to itself, and did not wait; None where nobody knows.
+
+    The loop does not wait for others while it is busy: what is left is its wait for a core.
+    """
 
 
 @dataclass(frozen=True)

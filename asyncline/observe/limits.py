@@ -38,14 +38,20 @@ def rate(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.12g}"
 
 
-def waits(use: Use) -> bool:
+def waits(use: Use, figures: Figures) -> bool:
     """Whether its hooks wait for others, though they block a worker."""
-    return use.kind in ("thread", "process") and use.cpu is not None and use.cpu < WAITING
+    return use.kind in ("thread", "process") and _is_waiting(use, figures)
 
 
-def needs_cores(use: Use) -> bool:
+def needs_cores(use: Use, figures: Figures) -> bool:
     """Whether more of it needs idle cores."""
-    return use.kind in ("thread", "process", "device") and not (use.cpu is not None and use.cpu < WAITING)
+    return use.kind in ("thread", "process", "device") and not _is_waiting(use, figures)
+
+
+def _is_waiting(use: Use, figures: Figures) -> bool:
+    # Where other programs have all the cores, it may be these that it waits for.
+    has_cores = figures.cores_idle is None or figures.cores_idle > NO_CORE * figures.cores_there
+    return has_cores and use.cpu is not None and use.cpu < WAITING
 
 
 def spare_cores(figures: Figures) -> float:
@@ -73,9 +79,15 @@ def batch_gain(op: OpFigures, rows: float) -> float:
 
 def capacity(use: Use, figures: Figures, plan: Plan) -> float:
     """Requests/s that it allows, in full batches; infinite where it has done nothing."""
-    if not use.busy or (use.kind == "loop" and use.busy < LEAST_LOOP):
+    busy = use.busy
+    if use.kind == "loop":
+        # It waits for a core each time that it wakes up; when it has much to do, that is seldom.
+        busy *= 1.0 if use.cpu is None else use.cpu
+        if busy < LEAST_LOOP:
+            return math.inf
+    if not busy:
         return math.inf
-    found = figures.qps / use.busy
+    found = figures.qps / busy
     if use.kind != "device":
         return found
     node = node_of(next(iter(use.work)), plan)
@@ -88,11 +100,14 @@ def door(figures: Figures) -> float:
     return figures.in_flight_max / (figures.latency.mean_ms / 1e3) if figures.latency.mean_ms else math.inf
 
 
-def promise(use: Use, qps: float, figures: Figures, plan: Plan) -> Promise:
-    """What it brings to have `use` allow `qps` requests/s, until something else limits."""
+def promise(use: Use, qps: float, figures: Figures, plan: Plan, *, takes_cores: bool = True) -> Promise:
+    """What it brings to have `use` allow `qps` requests/s, until something else limits.
+
+    :param takes_cores: whether that takes more cores, if `use` needs any.
+    """
     limits = [(qps, "")]
     limits += [(capacity(other, figures, plan), f"{_most(other)} limits") for other in figures.uses if other is not use]
-    if needs_cores(use) and figures.cores:
+    if takes_cores and needs_cores(use, figures) and figures.cores:
         limits.append((figures.qps * (figures.cores + spare_cores(figures)) / figures.cores, "the cores do"))
     return Promise(*min(limits))
 

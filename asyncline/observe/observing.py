@@ -58,7 +58,11 @@ class Observing:
             if observer is not None:
                 engine.hooks.add(observer)
 
-        self._leaks = LeakWatch(engine, self.statistics, service.log_dir) if dag.leak_watch else None
+        self._leaks = None
+        if dag.leak_watch:
+            recorder = self._recorder
+            own = (lambda: recorder.nbytes) if recorder is not None else (lambda: 0)
+            self._leaks = LeakWatch(engine, self.statistics, service.log_dir, own)
         self.metrics.leaks = self._leaks
         self.admin = Admin(engine, settings, logs, self._leaks)
 

@@ -58,8 +58,9 @@ def uses(
         for lane, work in lanes.items()
         if work and lane in statistics
     ]
-    loop_busy = max(loop_s[1], sum(inline.values())) / seconds
-    found.append(Use("loop", 1, min(1.0, loop_busy), inline, 1.0))
+    inline_s = sum(inline.values())
+    loop_busy, loop_worked = (max(spent, inline_s, 1e-9) / seconds for spent in (loop_s[1], loop_s[0]))
+    found.append(Use("loop", 1, min(1.0, loop_busy), inline, loop_worked / loop_busy))
     return tuple(_with_cpu(found, seconds, loop_s[0], cpu_s))
 
 

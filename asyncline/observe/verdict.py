@@ -109,7 +109,7 @@ def _full(use: Use, figures: Figures, plan: Plan) -> Verdict:
     op, hook, part = _most(use)
     now, most = rate(figures.qps), rate(figures.qps / use.busy)
     why = f"{_what(use)} {use.busy:.0%} busy{part}, at {now} of at most {most} requests/s"
-    return Verdict(op, _class(use), why, _knob(use, figures, plan), hook)
+    return Verdict(op, _class(use, figures), why, _knob(use, figures, plan), hook)
 
 
 def _most(use: Use) -> tuple[str, str, str]:
@@ -124,8 +124,8 @@ def _is_the_server(use: Use, figures: Figures) -> bool:
     return use.kind == "loop" and sum(use.work.values()) < OWN_WORK * use.busy * figures.seconds
 
 
-def _class(use: Use) -> str:
-    return "I/O-bound" if waits(use) else _CLASSES[use.kind]
+def _class(use: Use, figures: Figures) -> str:
+    return "I/O-bound" if waits(use, figures) else _CLASSES[use.kind]
 
 
 def _what(use: Use) -> str:
@@ -153,16 +153,13 @@ def _knob(use: Use, figures: Figures, plan: Plan, *, is_full: bool = True) -> st
         return _to_lane(where, use.work[where], figures, plan)
     if use.kind == "device" and (larger := _larger(use, figures, plan, node, is_full=is_full)):
         return larger
-    if (
-        needs_cores(use)
-        and not has_spare_cores(figures)
-        and not (use.kind == "device" and node.settings.device != "cpu")
-    ):
+    is_on_cores = needs_cores(use, figures) and (use.kind != "device" or node.settings.device == "cpu")
+    if is_on_cores and not has_spare_cores(figures):
         cheaper = f"make {hook} cheaper" if use.kind != "device" else f"use a smaller model or op.{name}.precision"
         busy = f"all {figures.cores_there} cores are busy, so more at once will not help"
         return f"{busy}: {cheaper}, or serve on more cores"
     # What waits for others takes no core.
-    more = int(use.servers) * 2 if waits(use) else int(use.servers) + 1
+    more = int(use.servers) * 2 if waits(use, figures) else int(use.servers) + 1
     key = {"device": f"op.{name}.concurrency", "process": "dag.cpu_workers", "thread": "dag.cpu_threads"}[use.kind]
     return f"set {key}={more} {promise(use, most * more / use.servers, figures, plan)}"
 
@@ -176,7 +173,7 @@ def _larger(use: Use, figures: Figures, plan: Plan, node: Node, *, is_full: bool
     gain = batch_gain(op, more) / batch_gain(op, max(size, op.batch_size or size))
     if gain < WORTH:
         return ""
-    promised = promise(use, gain * capacity(use, figures, plan), figures, plan)
+    promised = promise(use, gain * capacity(use, figures, plan), figures, plan, takes_cores=False)
     unsure = ", if they take no longer" if op.fixed_ms is None else ""
     now = f": batches of {op.batch_size:.3g} are as large as they may be now" if is_full else ""
     return f"set op.{node.name}.batch_size={more} {promised}{unsure}{now}"
@@ -238,7 +235,9 @@ def _light(figures: Figures, plan: Plan) -> Verdict:
     if _is_the_server(first, figures):
         return _loop(why, limits=False)
     op, hook, _ = _most(first)
-    return Verdict(op, _class(first), why, f"then {_knob(first, figures, plan, is_full=False)}", hook, limits=False)
+    return Verdict(
+        op, _class(first, figures), why, f"then {_knob(first, figures, plan, is_full=False)}", hook, limits=False
+    )
 
 
 def _of_latency(op: OpFigures, figures: Figures) -> str:

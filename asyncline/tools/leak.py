@@ -15,7 +15,7 @@ from asyncline.engine.engine import Engine
 from asyncline.errors import RequestError, SettingsError
 from asyncline.graph.graph import Graph
 from asyncline.graph.plan import Plan
-from asyncline.observe.leaks.judge import Finding, judge
+from asyncline.observe.leaks.judge import Axis, Finding, judge
 from asyncline.observe.leaks.sample import Sample, count_tasks, take
 from asyncline.tools.advise.payload import media_type
 from asyncline.transports.rest.body import BodyDecoder
@@ -77,11 +77,12 @@ async def _run(plan: Plan, requests: int, text: str | None, max_slope: float, no
             if len(failed) * 100 > requests:
                 return Report(Verdict.FAILED, f"{len(failed)} of {done} requests failed, the last: {failed[-1]}")
             gc.collect()
-            pids = [pid for lane in engine.statistics().lanes.values() for pid in lane.pids]
-            tasks = count_tasks(0)
-            samples.append(await asyncio.to_thread(take, engine.clock(), done, tasks, pids))
-    xs = [sample.requests for sample in samples]
-    return report(judge(xs, samples, "request", max_slope, MOST_COUNT), max_slope)
+            lanes = engine.statistics().lanes.values()
+            pids = [pid for lane in lanes for pid in lane.pids]
+            arena = sum(lane.results_nbytes for lane in lanes)
+            samples.append(await asyncio.to_thread(take, engine.clock(), done, count_tasks(0), pids, arena))
+    requests_axis = Axis("request", lambda sample: sample.requests, max_slope, MOST_COUNT)
+    return report(judge(samples, requests_axis), max_slope)
 
 
 def report(finding: Finding, max_slope: float) -> Report:

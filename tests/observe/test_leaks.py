@@ -14,6 +14,7 @@ from asyncline.observe.leaks.bundle import MOST_BUNDLES, Busy, _tracing, traced,
 from asyncline.observe.leaks.judge import Finding, judge
 from asyncline.observe.leaks.sample import Sample, take
 from asyncline.observe.leaks.trend import Trend, trend
+from asyncline.observe.leaks.watch import MINUTES, REQUESTS
 from asyncline.tools.leak import Verdict, report
 from tests.serving import run, serving
 
@@ -30,27 +31,33 @@ def judged(
     descriptors: Callable[[float], float] = flat,
     tasks: Callable[[float], float] = flat,
     workers: Callable[[float], float] = flat,
+    own: Callable[[float], float] = flat,
+    arena: Callable[[float], float] = flat,
+    malloc: Callable[[float], float] = flat,
     noise: float = 0.3 * MB,
     seed: int = 1,
     count: int = 60,
 ) -> Finding:
     """Of a sample every 10 s, with noise and now and then a spike."""
     random = Random(seed)
-    xs = [n / 6 for n in range(count)]
     samples = [
         Sample(
             at=60 * x,
-            requests=n,
+            requests=int(1000 * x),
             rss=int(300 * MB + rss(x) + random.gauss(0, noise) + (20 * MB if n % 17 == 5 else 0)),
+            pss=0,
             workers_rss=int(100 * MB + workers(x) + random.gauss(0, noise)),
             descriptors=int(40 + descriptors(x) + random.randrange(3)),
             tasks=int(10 + tasks(x) + random.randrange(3)),
             threads=8,
+            own=int(own(x)),
+            arena=int(arena(x)),
+            malloc_used=int(100 * MB + malloc(x)),
             blocks=int(10**6 + blocks(x) + random.gauss(0, 1000)),
         )
-        for n, x in enumerate(xs)
+        for n, x in enumerate(n / 6 for n in range(count))
     ]
-    return judge(xs, samples, "minute", 2 * MB, 1.0)
+    return judge(samples, MINUTES, REQUESTS)
 
 
 def test_a_slope_does_not_mind_outliers() -> None:
@@ -85,7 +92,10 @@ def test_kinds_of_leaks_are_told_apart() -> None:
 
     assert judged(rss=grows, blocks=lambda minute: 5000 * minute).kind == "python objects"
     assert judged(rss=grows).kind == "native memory"
+    assert judged(rss=grows, malloc=grows).text.startswith("native memory: it grows by 5,")
+    assert judged(rss=grows).text.startswith("memory that is not malloc's, or its fragments: it grows by ")
     assert judged(workers=grows).kind == "worker processes"
+    assert judged(arena=grows).kind == "arena slots"
     assert judged(descriptors=lambda minute: 4 * minute).kind == "descriptors"
     assert judged(tasks=lambda minute: 4 * minute).kind == "tasks"
     assert all(judged(rss=grows, seed=seed).is_leak for seed in range(20))
@@ -102,7 +112,16 @@ def test_a_cache_that_fills_is_no_leak() -> None:
 
 
 def test_growth_below_the_limit_is_no_leak() -> None:
-    assert judged(rss=lambda minute: 1 * MB * minute).kind == "none"
+    assert judged(rss=lambda minute: 0.05 * MB * minute).kind == "none"
+
+
+def test_a_leak_of_1_kb_a_request_is_found_where_there_are_few_requests() -> None:
+    found = judged(rss=lambda minute: 1 * MB * minute)  # of 1000 requests
+    assert found.is_leak and "B a request (" in found.text and "B a minute" in found.text
+
+
+def test_what_the_server_fills_on_purpose_is_no_leak() -> None:
+    assert not judged(rss=lambda minute: 1.5 * MB * minute, own=lambda minute: 1.5 * MB * minute).is_leak
 
 
 def test_a_few_samples_are_too_early() -> None:

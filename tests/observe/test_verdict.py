@@ -266,6 +266,21 @@ def test_a_lane_whose_hooks_wait_gets_more_workers_though_all_cores_are_busy() -
     assert (judged.kind, judged.knob) == ("I/O-bound", "set dag.cpu_threads=4 for up to 200 requests/s")
 
 
+def test_a_lane_without_a_core_does_not_seem_to_wait_for_others() -> None:
+    figures = busy("thread", 1.0, cores=1.0, cores_idle=0.0)
+    uses = tuple(replace(use, cpu=0.1) if use.kind == "thread" else use for use in figures.uses)
+    judged = verdict(replace(figures, uses=uses), PLAN)
+    assert judged.kind == "CPU-bound" and "all 4 cores are busy" in judged.knob
+
+
+def test_at_light_load_a_loop_that_waits_for_a_core_is_not_the_first_to_be_full() -> None:
+    uses = tuple(replace(use, busy=0.4, cpu=0.2) if use.kind == "loop" else use for use in QUIET.uses)
+    assert verdict(replace(QUIET, uses=uses), PLAN).op == "net"
+    uses = tuple(replace(use, busy=0.4, cpu=0.9) if use.kind == "loop" else use for use in QUIET.uses)
+    judged = verdict(replace(QUIET, uses=uses), PLAN)
+    assert str(judged).startswith("bottleneck: none yet: the server itself will be loop-bound first, at about 278 ")
+
+
 def test_an_async_hook_that_blocks_the_loop_is_to_await() -> None:
     judged = verdict(replace(QUIET, blocked={"get.preprocess": 3.0}), PLAN)
     assert (judged.op, judged.kind) == ("get", "loop-bound")

@@ -198,9 +198,9 @@ def test_the_tracer_writes_a_block_each_interval(caplog: pytest.LogCaptureFixtur
         "Channel (server worker num[1]):",
         "\tchl0(In: ['@DAGExecutor'], Out: ['prepare']) size[0/1024]",
         "\tchl1(In: ['prepare'], Out: ['net']) size[0/1024]",
-        "bottleneck: none yet: op 'net' process will be device-bound first, at about 7.5 requests/s: its replica is "
-        "16% busy at 0.6 requests/s; most of the latency, 400 of 550 ms, is net's process; then set op.net.batch_size=4 "
-        "for up to 15 requests/s, if they take no longer",
+        "bottleneck: none yet: op 'net' process will be device-bound first, at about 7.5 requests/s: its replica "
+        "is 16% busy at 0.6 requests/s; most of the latency, 400 of 550 ms, is net's process; then set "
+        "op.net.batch_size=4 for up to 15 requests/s, if they take no longer",
     ]
     assert [line.partition("[")[0] for line in text if line.startswith("\t\t.")] == [
         f"\t\t.{number}" for number in (50, 60, 70, 80, 90, 95, 99)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import os
 import sys
 import threading
@@ -21,6 +23,8 @@ class Sample:
     """Requests that have had their outcome so far."""
     rss: int
     """Bytes of this process."""
+    pss: int
+    """The same, with its part only of what several processes share; 0 where the kernel does not tell."""
     workers_rss: int
     """Bytes that the processes of the CPU pool share with nobody."""
     descriptors: int
@@ -29,19 +33,36 @@ class Sample:
     threads: int
     blocks: int
     """Memory blocks of Python's allocators."""
+    malloc_used: int = 0
+    """Bytes of malloc that are in use; 0 where the C library does not tell."""
+    malloc_free: int = 0
+    """Bytes that it keeps for later, in all of its arenas."""
+    uncollected: int = 0
+    """Objects that the garbage collector found and could not free."""
+    arena: int = 0
+    """Bytes in the slots of shared memory that results of the CPU pool still keep."""
+    own: int = 0
+    """Bytes of this process that the server fills on purpose, up to a bound: its timeline."""
 
 
-def take(at: float, requests: int, tasks: int, pids: Iterable[int]) -> Sample:
-    """Some 100 µs, and more with many descriptors: not to be called on the loop."""
+def take(at: float, requests: int, tasks: int, pids: Iterable[int], arena: int = 0, own: int = 0) -> Sample:
+    """Some 100 µs, and more with many descriptors or much memory: not to be called on the loop."""
+    malloc = _mallinfo()
     return Sample(
         at=at,
         requests=requests,
         rss=_memory("self")[0],
+        pss=_pss(),
         workers_rss=sum(resident - shared for resident, shared in map(_memory, map(str, pids))),
         descriptors=len(os.listdir("/proc/self/fd")),
         tasks=tasks,
         threads=threading.active_count(),
         blocks=sys.getallocatedblocks(),
+        malloc_used=malloc.uordblks + malloc.hblkhd,
+        malloc_free=malloc.fordblks,
+        uncollected=sum(generation["uncollectable"] for generation in gc.get_stats()),
+        arena=arena,
+        own=own,
     )
 
 
@@ -55,3 +76,32 @@ def _memory(process: str) -> tuple[int, int]:
         resident, shared = file.read().split()[1:3]
         return int(resident) * _PAGE_NBYTES, int(shared) * _PAGE_NBYTES
     return 0, 0  # it has ended
+
+
+def _pss() -> int:
+    with suppress(OSError), open("/proc/self/smaps_rollup", "rb") as file:
+        for line in file:
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` of malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+def _mallinfo() -> _Mallinfo:
+    try:
+        found = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):  # another C library, or one from before 2020
+        return _Mallinfo()
+    found.restype = _Mallinfo
+    info: _Mallinfo = found()
+    return info

@@ -7,13 +7,14 @@ import dataclasses
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from asyncline.engine.engine import Engine
 from asyncline.observe import stacks
 from asyncline.observe.leaks.bundle import Busy, traced, write
-from asyncline.observe.leaks.judge import Finding, judge
+from asyncline.observe.leaks.judge import Axis, Finding, judge
 from asyncline.observe.leaks.sample import Sample, count_tasks, take
 from asyncline.observe.statistics import Statistics
 
@@ -23,24 +24,34 @@ INTERVAL_S = 10
 WARM_UP_S = 60.0
 KEPT = 90
 """Samples: those of a quarter of an hour."""
-MOST_NBYTES = 2_000_000.0
-"""Bytes a minute that memory may grow by."""
-MOST_COUNT = 1.0
-"""Tasks, descriptors or threads a minute that may be added."""
+MINUTES = Axis("minute", lambda sample: sample.at / 60, most_nbytes=2e6, most_count=1.0)
+REQUESTS = Axis("request", lambda sample: sample.requests, most_nbytes=64, most_count=1e-3, least_nbytes=8e6)
+"""Finds what leaks little by little, as there are few requests."""
 ALARM_S = 3600.0
 TRACED_S = 10.0
 
 
 class LeakWatch:
-    """Looks on while the Engine runs.
+    """Looks on while the Engine runs; its time is the engine's clock.
 
     :param folder: of bundles; None: alarms are in the log only.
+    :param own_nbytes: what the server fills on purpose, up to a bound: that is no leak.
+    :param sample: what the process holds; called in a thread.
     """
 
-    def __init__(self, engine: Engine, statistics: Statistics, folder: Path | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        statistics: Statistics,
+        folder: Path | None,
+        own_nbytes: Callable[[], int] = lambda: 0,
+        sample: Callable[[float, int, int, Sequence[int], int, int], Sample] = take,
+    ) -> None:
         self._engine = engine
         self._statistics = statistics
         self._folder = folder
+        self._own_nbytes = own_nbytes
+        self._sample = sample
         self._samples: deque[Sample] = deque(maxlen=KEPT)
         self._began_at = engine.clock()
         self._alarmed_at: float | None = None
@@ -61,16 +72,18 @@ class LeakWatch:
         try:
             now = self._engine.clock()
             statistics = self._engine.statistics()
-            pids = [pid for lane in statistics.lanes.values() for pid in lane.pids]
+            lanes = statistics.lanes.values()
+            pids = [pid for lane in lanes for pid in lane.pids]
+            arena = sum(lane.results_nbytes for lane in lanes)
             self._statistics.fold()
             requests = sum(self._statistics.outcomes.values())
-            sample = await asyncio.to_thread(take, now, requests, count_tasks(statistics.in_flight), pids)
+            tasks = count_tasks(statistics.in_flight)
+            sample = await asyncio.to_thread(self._sample, now, requests, tasks, pids, arena, self._own_nbytes())
             if now - self._began_at < WARM_UP_S:
                 return
             self._samples.append(sample)
             kept = tuple(self._samples)
-            minutes = [sample.at / 60 for sample in kept]
-            self.finding = await asyncio.to_thread(judge, minutes, kept, "minute", MOST_NBYTES, MOST_COUNT)
+            self.finding = await asyncio.to_thread(judge, kept, MINUTES, REQUESTS)
             if self.finding.is_leak and (self._alarmed_at is None or now - self._alarmed_at >= ALARM_S):
                 self._alarmed_at = now
                 await self._alarm(self.finding, kept)

@@ -39,13 +39,13 @@ class _Ring(Generic[_Entry]):
     def __init__(self, max_nbytes: float) -> None:
         self._max_nbytes = max_nbytes
         self._entries: deque[tuple[_Entry, int]] = deque()
-        self._nbytes = 0
+        self.nbytes = 0
 
     def put(self, entry: _Entry, nbytes: int) -> None:
         self._entries.append((entry, nbytes))
-        self._nbytes += nbytes
-        while self._nbytes > self._max_nbytes:
-            self._nbytes -= self._entries.popleft()[1]
+        self.nbytes += nbytes
+        while self.nbytes > self._max_nbytes:
+            self.nbytes -= self._entries.popleft()[1]
 
     def list(self) -> list[_Entry]:
         return [entry for entry, _ in self._entries]
@@ -105,6 +105,11 @@ class Recorder(Observer):
         depths = tuple([runner.channel.qsize() for runner in engine.runners])
         record = GaugeRecord(engine.clock(), engine.admission.in_flight, lag_s, depths, memory_nbytes)
         self._gauges.put(record, _GAUGE_NBYTES)
+
+    @property
+    def nbytes(self) -> int:
+        """About the memory that the records take now."""
+        return self._items.nbytes + self._jobs.nbytes + self._batches.nbytes + self._gauges.nbytes
 
     def records(self) -> Kept:
         """All that is kept. Call it on the loop: it costs some 100 µs; what is made of it belongs into a thread."""
