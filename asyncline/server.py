@@ -164,6 +164,7 @@ class Server:
         for transport, _ in self.transports:
             await transport.wait_closed()  # so that the last answers are written before anything ends
         self.observing.close()
+        await self.observing.wait_closed()
         await self.engine.close()
         return drained
 

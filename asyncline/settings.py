@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -68,6 +69,14 @@ class ServiceSettings(_Section):
     log_files: int = Field(5, ge=1, le=1000, description="how many log files of each kind that were set aside are kept")
     log_limit: int = Field(100, ge=0, description="most log lines of one kind in 10 s; more are counted; 0: no limit")
     access_log: bool = Field(False, description="write a line for each request")
+    otel_endpoint: str | None = Field(
+        None,
+        description="URL of a collector of OpenTelemetry (OTLP/HTTP) that gets the spans, as http://127.0.0.1:4318",
+    )
+    otel_headers: SecretStr | None = Field(None, description="headers for the collector, as name=value,name=value")
+    otel_sample_ratio: float = Field(
+        1.0, ge=0, le=1, description="share of requests without a trace context that are traced; others as that says"
+    )
 
     trace_slow_ms: float | None = Field(None, gt=0, description="write the timeline of requests slower than this")
     trace_errors: bool = Field(False, description="write the timeline of requests that fail")
@@ -79,6 +88,22 @@ class ServiceSettings(_Section):
         # Not made text again: YAML has made 83 of 0123 by now.
         if not isinstance(value, str | SecretStr | None):
             raise ValueError("write it in quotes: YAML reads it as something else than text")
+        return value
+
+    @field_validator("otel_endpoint")
+    @classmethod
+    def _otel_endpoint(cls, value: str | None) -> str | None:
+        if value is not None:
+            url = urlsplit(value)
+            if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username:
+                raise ValueError("expected a URL as http://127.0.0.1:4318; what is secret goes into otel_headers")
+        return value
+
+    @field_validator("otel_headers")
+    @classmethod
+    def _otel_headers(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            headers_of(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -151,6 +176,11 @@ class Settings(_Section):
     op: Mapping[str, OpSettings] = Field(default_factory=dict)
 
 
+SECRETS = {
+    name for name, field in ServiceSettings.model_fields.items() if field.annotation == SecretStr | None
+}  # fmt: skip
+"""Settings that no message shows."""
+_HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _KUBERNETES = re.compile(r"ASYNCLINE_(PORT(_.*)?|SERVICE_HOST|SERVICE_PORT(_.*)?)")
 """What Kubernetes puts into every pod of a namespace that has a Service named asyncline."""
 
@@ -167,6 +197,20 @@ def devices(text: str) -> list[str]:
     if kind != "cuda" or not colon or not all(n.isascii() and n.isdigit() for n in listed):
         raise ValueError(f"{text!r} is no device: use cpu, cuda or cuda:0,1")
     return [f"cuda:{int(n)}" for n in listed]
+
+
+def headers_of(text: str) -> dict[str, str]:
+    """Spell out a setting of headers: `a=1,b=2` is `{"a": "1", "b": "2"}`.
+
+    :raises ValueError: it is something else; the message does not show it.
+    """
+    found = {}
+    for part in text.split(","):
+        name, equals, value = map(str.strip, part.partition("="))
+        if not equals or not _HEADER.fullmatch(name) or not value.isascii() or not value.isprintable():
+            raise ValueError("expected name=value,name=value")
+        found[name] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -278,7 +322,7 @@ def _first_problem(error: ValidationError) -> tuple[tuple[str, ...], str]:
     """The path of the first wrong setting, and what is wrong with it; a secret is not shown."""
     first = error.errors()[0]
     path = tuple(str(part) for part in first["loc"])
-    got = "" if path[-1] == "auth_token" else f", got {first['input']!r}"
+    got = "" if path[-1] in SECRETS else f", got {first['input']!r}"
     return path, first["msg"].removeprefix("Value error, ") + got
 
 

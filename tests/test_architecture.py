@@ -40,6 +40,7 @@ HOMES = {
     "grpclib": {"transports", "client"},
     "h2": {"transports", "client"},
     "google": {"wire"},
+    "opentelemetry": {"observe"},
     "ray": {"distributed"},
     "ops": set(),
 }

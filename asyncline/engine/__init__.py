@@ -11,6 +11,7 @@
     expiry.py     deadlines on few timers; alarm.py: one timer for whatever comes first
     hooks.py      Observer: how tracer, metrics and logs see all this
     context.py    context(): what a hook may know of its request
+    spans.py      Spans: what calls on its behalf carry, where its trace is exported
     memory.py     empty(): room for a large result where the server can read it
     guard.py      LoopGuard: names the hook that blocks the loop
 

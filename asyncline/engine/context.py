@@ -14,7 +14,7 @@ class _Current(Protocol):
     @property
     def log_id(self) -> str: ...
     @property
-    def traceparent(self) -> str | None: ...
+    def outgoing(self) -> str | None: ...
     @property
     def expires_at(self) -> float: ...
 
@@ -28,7 +28,8 @@ class Context:
     log_id: str
     """The caller's id, empty where it gave none, and of several requests."""
     traceparent: str | None
-    """W3C trace context, to be passed on in calls to other services."""
+    """W3C trace context, to be passed on in calls to other services: that which the request came with, or where the
+    server exports spans (`service.otel_endpoint`) that of its own span."""
     expires_at: float
     """Deadline in seconds of CLOCK_MONOTONIC; of several requests the latest."""
 
@@ -39,7 +40,7 @@ class Context:
 
 
 #: Set by a lane right before it calls a hook: to the Item; for a batch to a Context, or in a thread to None.
-current: ContextVar[_Current | None] = ContextVar("asyncline_current", default=None)
+current: ContextVar[_Current | Context | None] = ContextVar("asyncline_current", default=None)
 
 
 #: Which worker process of the CPU pool this is, from 0; None elsewhere.
@@ -56,4 +57,4 @@ def context() -> Context:
     item = current.get()
     if item is None:
         raise LookupError("no request here: context() works in async hooks, preprocess and postprocess")
-    return Context(item.data_id, item.log_id, item.traceparent, item.expires_at)
+    return item if isinstance(item, Context) else Context(item.data_id, item.log_id, item.outgoing, item.expires_at)

@@ -25,6 +25,7 @@ from asyncline.engine.lanes.base import Lane, LaneStatistics
 from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.parts import OnPart, Parts
 from asyncline.engine.runner import Runner
+from asyncline.engine.spans import Spans
 from asyncline.engine.stream import stream
 from asyncline.errors import OpError, RequestError, Unavailable, hook_error, load_error
 from asyncline.graph.graph import Graph
@@ -78,6 +79,8 @@ class Engine:
         self.graph = graph
         self.clock = clock
         self.hooks = Hooks()
+        #: Where there are some, calls on behalf of requests carry their trace contexts.
+        self.spans: Spans | None = None
         for observer in observers:
             self.hooks.add(observer)
         #: new, starting, ready, draining, closed.
@@ -368,6 +371,10 @@ class Engine:
                 item.fail(OpError(reason))
             if self._tasks is not None:
                 self._tasks.create_task(_end(reason), name="asyncline end")
+
+    def contexts(self) -> dict[int, str | None]:
+        """The trace contexts that requests in flight came with, by data_id."""
+        return {data_id: item.traceparent for data_id, item in self._items.items()}
 
     def note_log_levels(self) -> None:
         """Levels of loggers have changed: let the processes of the CPU pool know."""

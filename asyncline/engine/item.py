@@ -156,6 +156,12 @@ class Item:
         if self.on_done is not None:
             self.on_done(self)
 
+    @property
+    def outgoing(self) -> str | None:
+        """W3C trace context for calls on its behalf: that which it came with, or where there are Spans its own."""
+        spans = self.engine.spans
+        return self.traceparent if spans is None else spans.of_request(self.data_id, self.traceparent)
+
     async def wait(self) -> None:
         """Wait for the outcome; a cancelled wait cancels the Item."""
         if self.done:

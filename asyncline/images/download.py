@@ -62,14 +62,21 @@ class Downloader:
     Belongs to the loop on which it is made.
 
     :param lookup: finds the addresses of a name; the system's name servers by default.
+    :param trace: any origin may be sent a trace context, not only those that `policy` allows by name.
     """
 
     def __init__(
-        self, policy: UrlPolicy = PUBLIC, limits: FetchLimits | None = None, lookup: Lookup | None = None
+        self,
+        policy: UrlPolicy = PUBLIC,
+        limits: FetchLimits | None = None,
+        lookup: Lookup | None = None,
+        *,
+        trace: bool = False,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.policy = policy
         self.limits = limits or FetchLimits()
+        self._trace = trace
         self._names = Names(lookup)
         self._flights = Flights()
         self._slots = Slots(self.limits.per_host, self.limits.total)
@@ -102,7 +109,8 @@ class Downloader:
     async def get(self, text: str, traceparent: str | None = None) -> bytes:
         """Download the image at a URL; who asks for the same at the same time shares one download.
 
-        :param traceparent: W3C trace context for the origin; a download that is shared has that of who began it.
+        :param traceparent: W3C trace context for the origin, if it may be sent one; a download that is shared has that
+            of who began it.
         :raises UrlForbidden: the policy refuses it, or its host has no address.
         :raises FetchFailed: its origin did not give an image within the limits.
         """
@@ -113,23 +121,25 @@ class Downloader:
 
     async def _download(self, url: URL, traceparent: str | None) -> bytes:
         key = str(url)
-        headers = None if traceparent is None else {"traceparent": traceparent}
         async with self._slots.take(url.raw_host or ""):
             expires_at = self.loop.time() + self.limits.total_s
             for _ in range(self.limits.redirects + 1):
-                answer = await self._hop(url, expires_at, headers)
+                answer = await self._hop(url, expires_at, traceparent)
                 if isinstance(answer, bytes):
                     self._cache.put(key, answer, self.loop.time())
                     return answer
                 url = follow(url, answer, self.policy)
         raise FetchFailed(f"the URL is redirected more than {self.limits.redirects} times")
 
-    async def _hop(self, url: URL, expires_at: float, headers: dict[str, str] | None) -> bytes | str:
+    async def _hop(self, url: URL, expires_at: float, traceparent: str | None) -> bytes | str:
         """The body, or where a redirect leads."""
         host = host_of(url)
-        way = self._guarded
-        if self._trusting is not None and self.policy.trusts(str(host)):
+        way, headers = self._guarded, None
+        is_trusted = self.policy.trusts(str(host))
+        if self._trusting is not None and is_trusted:
             way = self._trusting
+        if traceparent is not None and (is_trusted or self._trace):
+            headers = {"traceparent": traceparent}
         if isinstance(host, str) and self.policy.proxy is None:
             # First and apart: whatever goes wrong with a name must look the same.
             try:

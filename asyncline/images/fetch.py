@@ -26,6 +26,8 @@ class Fetch(Op):
     :param redirects: how many are followed; each is judged like the URL itself.
     :param per_host: most downloads from one host at once; more wait.
     :param total: most downloads at once; more wait.
+    :param trace: send every origin the W3C trace context of the request. By default only hosts that `policy` allows by
+        name get it: to a stranger it tells which requests belong together.
     :param cache_mb: keep as much of what was downloaded, for a minute; 0 keeps nothing.
     """
 
@@ -43,6 +45,7 @@ class Fetch(Op):
         per_host: int = 16,
         total: int = 64,
         cache_mb: float = 0,
+        trace: bool = False,
         name: str | None = None,
         **settings: Any,
     ) -> None:
@@ -58,6 +61,7 @@ class Fetch(Op):
             total=total,
             cache_nbytes=int(cache_mb * 1e6),
         )
+        self._trace = trace
         self._made: Downloader | None = None
 
     def init_op(self) -> None:
@@ -83,7 +87,7 @@ class Fetch(Op):
         from asyncline.images.download import Downloader
 
         if self._made is None or self._made.loop is not asyncio.get_running_loop():
-            self._made = Downloader(self.policy, self.limits)
+            self._made = Downloader(self.policy, self.limits, trace=self._trace)
         return self._made
 
     async def close_op(self) -> None:

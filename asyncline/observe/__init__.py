@@ -12,6 +12,7 @@ uses.py         how busy lanes, replicas and the loop were in it, and with what
 limits.py       how many requests a second each thing allows
 verdict.py      which Op holds the pipeline back, and what to turn
 tracer.py       the figures as text, every few seconds
+otel/           the same as spans, for OpenTelemetry's collector
 timeline/       what every request, hook and batch did and when
 resident.py     memory of the process
 live.py         what the dashboard shows: the graph once, and each second what it does

@@ -15,6 +15,7 @@ from asyncline.observe.live import Live
 from asyncline.observe.log import Log
 from asyncline.observe.logs.access import AccessLog
 from asyncline.observe.logs.logs import Logs
+from asyncline.observe.otel.export import Export
 from asyncline.observe.prometheus import Metrics
 from asyncline.observe.resident import Resident
 from asyncline.observe.statistics import Statistics
@@ -32,7 +33,7 @@ class Observing:
     """Counts from the moment it is made; `start` when the Engine is ready."""
 
     def __init__(self, engine: Engine, settings: Settings, logs: Logs | None = None) -> None:
-        """:raises SettingsError: traces are to be kept of nothing, or cannot be written."""
+        """:raises SettingsError: traces are to be kept of nothing, or cannot be written or exported."""
         dag, service = settings.dag, settings.service
         self._engine = engine
         self.statistics = Statistics(engine.plan)
@@ -64,6 +65,9 @@ class Observing:
             own = (lambda: recorder.nbytes) if recorder is not None else (lambda: 0)
             self._leaks = LeakWatch(engine, self.statistics, service.log_dir, own)
         self.metrics.leaks = self._leaks
+        self._export = None
+        if service.otel_endpoint is not None:
+            self._export = self.metrics.export = Export(engine, self._recorder, self.statistics, service)
         self.admin = Admin(engine, settings, logs, self._leaks)
 
     def start(self) -> None:
@@ -73,6 +77,9 @@ class Observing:
             self._windows.looks.append(self._gauge)
         if self._leaks is not None:
             self._windows.listeners.append(self._leaks.tick)
+        if self._export is not None:
+            self._windows.listeners.append(self._export.tick)
+            self._export.start()
         self._windows.start()
         if self._tracer is not None:
             self._tracer.start()
@@ -87,12 +94,19 @@ class Observing:
         if self._captures is not None:
             self._captures.close()
         self._windows.close()
+        if self._export is not None:
+            self._export.close()
         if self._leaks is not None:
             self._leaks.close()
         self.admin.close()
         if self._access is not None:
             self._access.hand_over()
         self._resident.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until what is exported has been taken, within a bound."""
+        if self._export is not None:
+            await self._export.wait_closed()
 
     # -- what pages show ------------------------------------------------------------------------------
 

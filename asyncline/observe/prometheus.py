@@ -19,6 +19,7 @@ from asyncline.observe.figures import Figures
 from asyncline.observe.histogram import Histogram
 from asyncline.observe.leaks.watch import LeakWatch
 from asyncline.observe.logs.logs import Logs
+from asyncline.observe.otel.export import Export
 from asyncline.observe.statistics import Statistics, Traced
 from asyncline.observe.windows import Windows
 
@@ -40,6 +41,8 @@ class Metrics:
         self._logs = logs
         #: Where there is one: what it saw last is told too.
         self.leaks: LeakWatch | None = None
+        #: Likewise: what became of its spans.
+        self.export: Export | None = None
         self._statistics = statistics
         self._windows = windows
         self._devices = Devices(engine.plan)
@@ -205,8 +208,8 @@ class Metrics:
         lag = HistogramMetricFamily("asyncline_loop_lag_seconds", "Delay of the event loop, ten times a second.")
         _add(lag, [], self._statistics.loop_lag)
         yield lag
-        lost = self._statistics.workers_lost
-        yield CounterMetricFamily("asyncline_workers_lost", "Pool processes that died or were killed.", value=lost)
+        killed = self._statistics.workers_lost
+        yield CounterMetricFamily("asyncline_workers_lost", "Pool processes that died or were killed.", value=killed)
         if self._logs is not None:
             left_out = CounterMetricFamily(
                 "asyncline_log_lines_left_out", "Log lines that were not written, by why.", labels=["reason"]
@@ -214,6 +217,18 @@ class Metrics:
             for reason, count in self._logs.left_out.items():
                 left_out.add_metric([reason], count)
             yield left_out
+        if self.export is not None:
+            yield CounterMetricFamily(
+                "asyncline_otel_spans", "Spans that the collector has taken.", value=self.export.exported
+            )
+            lost = CounterMetricFamily(
+                "asyncline_otel_requests_lost",
+                "Requests without spans: overwritten in the timeline, over the limit, or not taken by the collector.",
+                labels=["reason"],
+            )
+            for reason, count in self.export.lost.items():
+                lost.add_metric([reason], count)
+            yield lost
         blocked = self._statistics.blockages
         hung = self._statistics.hangs
         yield CounterMetricFamily("asyncline_replicas_hung", "Replicas that did not come out of process().", value=hung)

@@ -9,9 +9,14 @@ TRACE_HEADER = "X-Trace"
 """Sent with `1`, it asks for the way to the request's own timeline, which the answer has under the same name."""
 
 
-def trace_path(item: Item) -> str:
-    """Where an operator finds the timeline of an Item, on the REST port."""
-    return f"/admin/timeline?data_id={item.data_id}"
+def trace_headers(item: Item) -> list[tuple[str, str]]:
+    """For who asks: where an operator finds the timeline of an Item, on the REST port; and where its span is exported,
+    that (`traceresponse`, of Trace Context Level 2).
+    """
+    path = f"/admin/timeline?data_id={item.data_id}"
+    if item.engine.spans is None:
+        return [(TRACE_HEADER, path)]
+    return [(TRACE_HEADER, path), ("traceresponse", item.outgoing or "")]
 
 
 class Timing:

@@ -5,5 +5,6 @@ msgpack.py   the same values as msgpack
 frame/       msgpack over TCP: frames, with arrays and bytes beside them
 oip/         the Open Inference Protocol, REST and gRPC
 paddle/      Paddle Serving's pipelines, REST and gRPC
+traceparent.py  the header of W3C Trace Context
 protobuf.py  raw bytes cut out of a protobuf message and put into one
 """

@@ -11,7 +11,8 @@ from typing import Any
 
 from asyncline.client.address import Address
 from asyncline.errors import BadRequest
-from asyncline.wire.frame.messages import LOG_ID, TRACEPARENT
+from asyncline.wire.frame.messages import LOG_ID
+from asyncline.wire.traceparent import TRACEPARENT
 
 GRACE_S = 0.04
 """How much longer than its timeout a call waits: the server's own answer says where the time went."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asyncline.engine.context import Context
 from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
 from asyncline.engine.lanes.steps import StepResult
 from asyncline.errors import RequestError
@@ -19,6 +20,7 @@ from asyncline.graph.fusion import Step
 from asyncline.graph.plan import Node
 
 if TYPE_CHECKING:
+    from asyncline.engine.item import Item
     from asyncline.engine.visit import Sample, Visit
 
 
@@ -64,6 +66,18 @@ class Job:
     def cancel(self) -> None:
         """Its Item is dead."""
         self.lane.cancel(self)
+
+    @property
+    def outgoing(self) -> str | None:
+        """W3C trace context for calls of its hook."""
+        item = self.item
+        spans = item.engine.spans
+        return item.traceparent if spans is None else spans.of_op(item.data_id, item.traceparent, self.node.index)
+
+    def context(self) -> Item | Context:
+        """What `context()` tells its hook."""
+        item = self.item
+        return item if item.engine.spans is None else Context(item.data_id, item.log_id, self.outgoing, item.expires_at)
 
     def set_results(self, own: StepResult, *rest: StepResult) -> None:
         """Take what came of its own hook, and of the steps after it as far as they ran."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ class LoopLane(Lane):
             task.cancel()
 
     async def _run(self, job: Job) -> None:
-        current.set(job.item)
+        current.set(job.context())
         job.started_at = self._clock()
         try:
             if job.hook == job.node.stream_hook:
@@ -185,11 +186,20 @@ class LoopReplica(Replica):
         try:
             given = arguments(self._op, batch)
             if batch.samples:
+                self._note_span(batch, context)
                 take_results(self._op, batch, await self._op.hook("process")(*given))  # type: ignore[misc]  # the Op has it
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a SystemExit of a hook must not end the server
             fail(self._op, batch, error)
+
+    def _note_span(self, batch: Batch, context: Context) -> None:
+        """Where there are Spans, calls of `process` are of the batch's own, whatever it is of."""
+        spans = batch.samples[0].visit.item.engine.spans
+        if spans is not None:
+            requests = {sample.visit.item.data_id: sample.visit.item for sample in batch.samples}
+            of = [(data_id, item.traceparent) for data_id, item in requests.items()]
+            current.set(replace(context, traceparent=spans.of_batch(self.node.index, self.index, batch.started_at, of)))
 
     def _hand_back(self, batch: Batch, call: Call, task: asyncio.Task[None]) -> None:
         call.over()

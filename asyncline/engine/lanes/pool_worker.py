@@ -157,7 +157,7 @@ class PoolWorker:
         self.link.put(
             (
                 worker.CALL, job.node.name, job.hook, len(job.steps), packed, item.data_id, item.log_id,
-                item.traceparent, job.expires_at,
+                job.outgoing, job.expires_at,
             ),
             holds,
             nbytes,

@@ -163,7 +163,7 @@ class ThreadLane(Lane):
         job.started_at = job.ended_at = self._clock()
         if job.item.done:
             return
-        current.set(job.item)
+        current.set(job.context())
         if job.steps:
             self._run_steps(job)
             return

@@ -79,7 +79,7 @@ class Call(NamedTuple):
     args: Packed
     data_id: int
     log_id: str
-    traceparent: str | None
+    outgoing: str | None
     expires_at: float
 
 

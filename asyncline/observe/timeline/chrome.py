@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from asyncline.graph.op import Op
-from asyncline.graph.plan import STAGES, Node
+from asyncline.graph.plan import STAGES
+from asyncline.observe.timeline.arrivals import arrivals
 from asyncline.observe.timeline.records import BatchRecord, ItemRecord, JobRecord, Records
 from asyncline.wire import json
 
@@ -153,7 +153,7 @@ class _Trace:
 
     def _stages(self, item: ItemRecord) -> Iterator[Event]:
         """The waits of a request, and its hooks on the loop: what there is no other record of."""
-        arrived = _arrivals(self._nodes, item)
+        arrived = arrivals(self._nodes, item)
         for node in self._nodes:
             at = arrived[node.index]
             if at is None:
@@ -218,17 +218,3 @@ class _Trace:
             yield {"ph": "M", "pid": OPS, "tid": row, "name": "thread_sort_index", "args": {"sort_index": order}}
         for row in sorted({stations[0][1] for stations in self._stations.values()}):
             yield {"ph": "M", "pid": REQUESTS, "tid": row, "name": "thread_name", "args": {"name": f"requests {row}"}}
-
-
-def _arrivals(nodes: tuple[Node, ...], item: ItemRecord) -> list[float | None]:
-    """When a request came to each Op: when the last of those before it had handed on. None: it did not come there."""
-    found: list[float | None] = []
-    left: dict[str, float | None] = {}
-    for node in nodes:
-        before = [left[value.name] for value in node.op.inputs if isinstance(value, Op)]
-        times = item.times[len(STAGES) * node.index : len(STAGES) * (node.index + 1)]
-        came = None if any(at is None for at in before) else max([item.started_at, *(at for at in before if at)])
-        found.append(came)
-        gone = came is not None and (item.code == "ok" or any(times[1:4]))
-        left[node.name] = came + sum(times) if came is not None and gone else None
-    return found

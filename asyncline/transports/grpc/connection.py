@@ -35,7 +35,7 @@ from asyncline.transports.grpc.status import Headers
 from asyncline.transports.guard.guard import Ticket
 from asyncline.transports.guard.limits import Limits
 from asyncline.transports.guard.unread import Unread
-from asyncline.transports.timing import TRACE_HEADER, Timing, trace_path
+from asyncline.transports.timing import Timing, trace_headers
 
 log = logging.getLogger("asyncline.grpc")
 
@@ -96,7 +96,7 @@ class Shared:
         if item.log_id:
             found.append(("x-log-id", item.log_id))
         if head.wants_trace:
-            found.append((TRACE_HEADER.lower(), trace_path(item)))
+            found += [(name.lower(), value) for name, value in trace_headers(item)]
         return found
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from asyncline.errors import BadRequest
 from asyncline.transports.grpc.compression import IDENTITY
 from asyncline.transports.timing import TRACE_HEADER
+from asyncline.wire.traceparent import TRACEPARENT
 
 _UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class NotGrpc(Exception):
@@ -75,7 +75,7 @@ class Head:
     def traceparent(self) -> str | None:
         """None also where it does not parse, as the W3C recommends."""
         text = self.metadata.get("traceparent")
-        return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+        return text if text is not None and TRACEPARENT.fullmatch(text) else None
 
     @property
     def wants_trace(self) -> bool:

@@ -11,7 +11,7 @@ from aiohttp import web
 from asyncline.engine.item import Item
 from asyncline.errors import ProductError, RequestError, TooLarge, public_message
 from asyncline.transports.rest import coding
-from asyncline.transports.timing import TRACE_HEADER, trace_path
+from asyncline.transports.timing import TRACE_HEADER, trace_headers
 from asyncline.wire import json
 
 STATUSES: dict[str, int] = {
@@ -146,9 +146,11 @@ def id_lines(item: Item) -> str:
     return f"{ids}X-Log-Id: {item.log_id}\r\n" if item.log_id else ids
 
 
-def trace_line(item: Item, headers: Mapping[str, str]) -> str:
-    """The header that says where the Item's timeline is, where `headers` of its request ask for that."""
-    return f"{TRACE_HEADER}: {trace_path(item)}\r\n" if headers.get(TRACE_HEADER) == "1" else ""
+def trace_lines(item: Item, headers: Mapping[str, str]) -> str:
+    """The headers that say where the Item's timeline is, where `headers` of its request ask for that."""
+    if headers.get(TRACE_HEADER) != "1":
+        return ""
+    return "".join([f"{name}: {value}\r\n" for name, value in trace_headers(item)])
 
 
 def status_of(error: RequestError) -> int:

@@ -27,7 +27,7 @@ from typing import Any
 from aiohttp import web
 
 from asyncline.engine.item import Item
-from asyncline.transports.rest.answer import error_body, id_lines, trace_line
+from asyncline.transports.rest.answer import error_body, id_lines, trace_lines
 from asyncline.transports.timing import Timing
 from asyncline.wire import json, msgpack
 
@@ -147,7 +147,7 @@ class EventStream(web.StreamResponse):
     def _head(self, item: Item) -> bytes:
         framing = "Transfer-Encoding: chunked\r\n" if self._has_chunks else ""
         connection = "" if self._keep_alive else "Connection: close\r\n"
-        return f"{_HEAD}{id_lines(item)}{trace_line(item, self._request.headers)}{framing}{connection}\r\n".encode(
+        return f"{_HEAD}{id_lines(item)}{trace_lines(item, self._request.headers)}{framing}{connection}\r\n".encode(
             "latin-1"
         )
 

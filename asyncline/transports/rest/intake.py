@@ -28,16 +28,16 @@ from asyncline.engine.item import Item
 from asyncline.errors import BadRequest, RequestError, TooLarge, Unauthenticated, Unavailable
 from asyncline.settings import ServiceSettings
 from asyncline.transports.rest import coding
-from asyncline.transports.rest.answer import id_lines, trace_line
+from asyncline.transports.rest.answer import id_lines, trace_lines
 from asyncline.transports.rest.connection import Connection
 from asyncline.transports.timing import Timing
 from asyncline.wire.oip.rest import room
+from asyncline.wire.traceparent import TRACEPARENT
 
 LARGE_NBYTES = 256 * 1024
 """Bodies over this size are decoded in a thread."""
 
 LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 _T = TypeVar("_T")
 
@@ -98,7 +98,7 @@ class Intake:
 
         :param headers: of its request.
         """
-        return f"{id_lines(item)}Server-Timing: {self.timing.text(item)}\r\n{trace_line(item, headers)}"
+        return f"{id_lines(item)}Server-Timing: {self.timing.text(item)}\r\n{trace_lines(item, headers)}"
 
     def leave(self, reserved: int) -> None:
         self._engine.admission.release(reserved)
@@ -197,7 +197,7 @@ class Intake:
             log_id = header
         traceparent = headers.get("traceparent")
         # The W3C recommendation: what does not parse is ignored, not refused.
-        if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
+        if traceparent is not None and not TRACEPARENT.fullmatch(traceparent):
             traceparent = None
         header = headers.get("X-Priority")
         if header is not None:

@@ -15,11 +15,11 @@ from asyncline.errors import BadRequest, OpError, ProductError, RequestError, pu
 from asyncline.wire.frame import decoder, values
 from asyncline.wire.frame.decoder import Buffer, frame
 from asyncline.wire.frame.values import Encoder
+from asyncline.wire.traceparent import TRACEPARENT
 
 VERSION = 1
 """Of the format; the stream of a HELLO."""
 LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_TIMEOUT_MS = 10**9
 MAX_PARTS = 2**16 - 1
 """Most that a CALL or a MORE may ask for at once."""
