@@ -219,14 +219,14 @@ class Metrics:
             yield left_out
         if self.export is not None:
             yield CounterMetricFamily(
-                "asyncline_otel_spans", "Spans that the collector has taken.", value=self.export.exported
+                "asyncline_otel_spans", "Spans that the collector has taken.", value=self.export.sender.exported
             )
             lost = CounterMetricFamily(
                 "asyncline_otel_requests_lost",
                 "Requests without spans: overwritten in the timeline, over the limit, or not taken by the collector.",
                 labels=["reason"],
             )
-            for reason, count in self.export.lost.items():
+            for reason, count in self.export.sender.lost.items():
                 lost.add_metric([reason], count)
             yield lost
         blocked = self._statistics.blockages

@@ -10,7 +10,7 @@ import pytest
 from asyncline import BadRequest, DeadlineExceeded, Engine, Graph, Image, Op, Request, UrlForbidden, op
 from asyncline.images import Fetch, UrlPolicy
 from tests.images.downloads import FORBIDDEN, LOCAL
-from tests.images.origins import PNG, answer, answers, origin, waits
+from tests.images.origins import PNG, Origin, answer, answers, origin, redirects, waits
 
 # -- the Op
 
@@ -33,13 +33,35 @@ async def test_bytes_and_urls_are_both_an_image() -> None:
         assert made.open == 1
 
 
-async def test_the_trace_context_goes_along() -> None:
-    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    async with origin(answers(answer())) as made, Engine(graph()) as engine:
-        item = engine.begin({"image": made.url()}, traceparent=traceparent)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def traced(made: Origin, path: str = "/image.png", **settings: Any) -> list[str | None]:
+    """The trace contexts that reach the origin when a request comes with one."""
+    async with Engine(graph(**settings)) as engine:
+        item = engine.begin({"image": made.url(path)}, traceparent=TRACEPARENT)
         await item.wait()
-        await engine.submit({"image": made.url()})
-        assert [headers.get("traceparent") for headers in made.headers] == [traceparent, None]
+        assert item.error is None
+    return [headers.get("traceparent") for headers in made.headers]
+
+
+async def test_the_trace_context_goes_to_a_host_that_is_allowed_by_name() -> None:
+    async with origin(answers(answer())) as made:
+        assert await traced(made, policy=UrlPolicy(allow_hosts=["127.0.0.1"])) == [TRACEPARENT]
+
+
+async def test_a_stranger_does_not_get_the_trace_context_unless_asked() -> None:
+    async with origin(answers(answer())) as made:
+        assert await traced(made) == [None]
+    async with origin(answers(answer())) as made:
+        assert await traced(made, trace=True) == [TRACEPARENT]
+
+
+async def test_a_redirect_to_a_stranger_takes_no_trace_context_along() -> None:
+    policy = UrlPolicy(allow_hosts=["127.0.0.1"], allow_cidrs=["127.0.0.0/8"])
+    async with origin(answers(answer()), "127.0.0.2") as stranger, origin(redirects(stranger.url())) as made:
+        assert await traced(made, "/0", policy=policy) == [TRACEPARENT]
+        assert [headers.get("traceparent") for headers in stranger.headers] == [None]
 
 
 def test_the_schema_says_that_a_url_will_do() -> None:

@@ -3,7 +3,8 @@
 ids.py      Ids: which request is of which trace, and the ids of its spans, from its number alone
 fresh.py    Fresh: what has ended since the last time
 spans.py    Maker: that, as spans of OpenTelemetry's SDK
-export.py   Export: a thread that makes them each second, and sends them
+sender.py   Sender: makes and sends them
+export.py   Export: the thread that does so each second
 
     trace of the caller     request ── Op ── Op                     each Op's hooks are events of its span
                                         ╎ link, both ways

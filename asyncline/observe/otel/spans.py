@@ -87,7 +87,7 @@ class Maker:
         times = item.started_at, item.ended_at
         spans = [self._span(self._name, span, times, attributes, kind=SpanKind.SERVER, status=status)]
         for node, came in zip(self._nodes, arrivals(self._nodes, item), strict=True):
-            if came is not None:
+            if came is not None and any(_times(item, node)):  # where it ended early, it may not have come there
                 at = self._ids.op(item.data_id, span, node.index)
                 spans.append(
                     self._op(
@@ -101,8 +101,7 @@ class Maker:
     def _op(
         self, node: Node, came: float, item: ItemRecord, at: Span, jobs: list[JobRecord], batches: list[BatchRecord]
     ) -> ReadableSpan:
-        first = len(STAGES) * node.index
-        times = item.times[first : first + len(STAGES)]
+        times = _times(item, node)
         attributes: dict[str, Any] = {"asyncline.op": node.name, "asyncline.wait_s": float(times[0])}
         events = []
         began = came + times[0]
@@ -176,6 +175,11 @@ class Maker:
 
 def _context(span: Span) -> SpanContext:
     return SpanContext(span.trace_id, span.span_id, False, _SAMPLED)
+
+
+def _times(item: ItemRecord, node: Node) -> list[float]:
+    """Its seconds at an Op, by stage."""
+    return item.times[len(STAGES) * node.index : len(STAGES) * (node.index + 1)]
 
 
 def _is_lone(batch: BatchRecord) -> bool:

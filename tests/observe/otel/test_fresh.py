@@ -1,0 +1,63 @@
+"""What has ended since the last time: nothing twice, and nothing left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncline import Graph, Request, op
+from asyncline.graph.plan import plan
+from asyncline.observe.otel.fresh import Fresh, Taken
+from asyncline.observe.timeline.recorder import BatchRecord, ItemRecord, Records
+from asyncline.settings import merge
+
+
+@op(cpu="inline")
+def same(x: Any) -> Any:
+    return x
+
+
+GRAPH = Graph("g", same(Request()))
+PLAN = plan(GRAPH, merge("g", {each.name: each.code_settings for each in GRAPH.ops}))
+
+
+def item(data_id: int, ended_at: float) -> ItemRecord:
+    return ItemRecord(data_id, "", None, ended_at - 0.5, [0.0, 0.0, 0.0, 0.0, 0.5], "ok")
+
+
+def batch(ended_at: float) -> BatchRecord:
+    return BatchRecord(0, 0, ended_at - 0.1, ended_at, 1, (1,), (0.0,), False)
+
+
+def taken(at: float, items: list[ItemRecord], batches: list[BatchRecord] = [], done: int = 0) -> Taken:  # noqa: B006  # read only
+    return Taken(Records(PLAN, items, [], batches, []), at, 0, done, {})
+
+
+def test_each_request_is_picked_once() -> None:
+    fresh, kept = Fresh(), []
+    found = []
+    for at in range(1, 20):
+        kept.append(item(at, at - 0.3))
+        items, _, missed = fresh.pick(taken(float(at), kept, done=at))
+        assert missed == 0
+        found += [one.data_id for one in items]
+    assert found == list(range(1, 20))
+
+
+def test_what_ended_at_the_very_moment_is_picked_once() -> None:
+    fresh = Fresh()
+    assert len(fresh.pick(taken(1.0, [item(1, 1.0)], done=1))[0]) == 1
+    assert len(fresh.pick(taken(2.0, [item(1, 1.0)], done=1))[0]) == 0
+
+
+def test_a_batch_that_the_loop_heard_of_late_is_picked_once() -> None:
+    fresh = Fresh()
+    assert fresh.pick(taken(1.0, []))[1] == []
+    late = batch(0.9)
+    assert fresh.pick(taken(2.0, [], [late]))[1] == [late]
+    assert fresh.pick(taken(3.0, [], [late, batch(2.5)]))[1] == [batch(2.5)]
+
+
+def test_what_the_timeline_had_no_room_for_is_counted() -> None:
+    fresh = Fresh()
+    assert fresh.pick(taken(1.0, [item(n, 0.5) for n in range(8, 11)], done=10))[2] == 7
+    assert fresh.pick(taken(2.0, [item(n, 1.5) for n in range(13, 16)], done=15))[2] == 2
