@@ -21,7 +21,7 @@ from asyncline.graph.plan import STAGES, Node, Plan
 from asyncline.observe.otel.fresh import Taken
 from asyncline.observe.otel.ids import Ids, Span
 from asyncline.observe.timeline.arrivals import arrivals
-from asyncline.observe.timeline.recorder import BatchRecord, ItemRecord, JobRecord
+from asyncline.observe.timeline.records import BatchRecord, ItemRecord, JobRecord
 
 CLIENTS_FAULT = frozenset({"bad_request", "bad_image", "cancelled", "product", "url_forbidden", "fetch_failed"})
 """Errors that say nothing against this server: by the conventions its span is no error then."""

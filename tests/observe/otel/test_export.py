@@ -51,7 +51,8 @@ def settings_of(made: Graph, **service: Any) -> Settings:
 async def exporting(url: str) -> AsyncIterator[tuple[Engine, Export]]:
     """An Engine whose spans go there when `tick` is called, and at the end."""
     async with Engine(graph()) as engine:
-        statistics, recorder = Statistics(engine.plan), Recorder(engine, 10**6)
+        statistics = Statistics(engine.plan)
+        recorder = Recorder(engine, statistics, 10**6)
         engine.hooks.add(statistics)
         engine.hooks.add(recorder)
         made = Export(engine, recorder, statistics, ServiceSettings(otel_endpoint=url))

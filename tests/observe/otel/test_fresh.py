@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from asyncline import Graph, Request, op
 from asyncline.graph.plan import plan
 from asyncline.observe.otel.fresh import Fresh, Taken
-from asyncline.observe.timeline.recorder import BatchRecord, ItemRecord, Records
+from asyncline.observe.timeline.kept import Kept, KeptItems
+from asyncline.observe.timeline.records import BatchRecord
 from asyncline.settings import merge
 
 
@@ -20,16 +23,18 @@ GRAPH = Graph("g", same(Request()))
 PLAN = plan(GRAPH, merge("g", {each.name: each.code_settings for each in GRAPH.ops}))
 
 
-def item(data_id: int, ended_at: float) -> ItemRecord:
-    return ItemRecord(data_id, "", None, ended_at - 0.5, [0.0, 0.0, 0.0, 0.0, 0.5], "ok")
+def item(data_id: int, ended_at: float) -> list[float]:
+    """Its times, when it began, its id."""
+    return [0.0, 0.0, 0.0, 0.0, 0.5, ended_at - 0.5, data_id]
 
 
 def batch(ended_at: float) -> BatchRecord:
     return BatchRecord(0, 0, ended_at - 0.1, ended_at, 1, (1,), (0.0,), False)
 
 
-def taken(at: float, items: list[ItemRecord], batches: list[BatchRecord] = [], done: int = 0) -> Taken:  # noqa: B006  # read only
-    return Taken(Records(PLAN, items, [], batches, []), at, 0, done, {})
+def taken(at: float, items: list[list[float]], batches: list[BatchRecord] = [], done: int = 0) -> Taken:  # noqa: B006  # read only
+    rows = [KeptItems(np.array(items), [])] if items else []
+    return Taken(Kept(PLAN, rows, [], batches, []), at, 0, done, {})
 
 
 def test_each_request_is_picked_once() -> None:

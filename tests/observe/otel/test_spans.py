@@ -73,7 +73,8 @@ def exported(
         lanes = SimulatedLanes(lambda op, hook, size: SECONDS[op, hook])
         memory = InMemorySpanExporter()
         async with virtual_engine(made, lanes, settings) as engine:
-            statistics, recorder = Statistics(engine.plan), Recorder(engine, timeline_nbytes)
+            statistics = Statistics(engine.plan)
+            recorder = Recorder(engine, statistics, timeline_nbytes)
             engine.hooks.add(statistics)
             engine.hooks.add(recorder)
             service = ServiceSettings(otel_endpoint="http://127.0.0.1:1")
@@ -228,10 +229,11 @@ def test_over_the_limit_some_of_all_are_exported_and_the_others_counted(monkeypa
     assert found.lost["limit"] == 25 - len(requests)
 
 
-def test_what_the_timeline_had_no_room_for_is_counted() -> None:
-    spans, found = exported([(n, None) for n in range(60)], timeline_nbytes=20_000)
+def test_what_the_timeline_had_no_room_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "MOST_SPANS", 10_000)
+    spans, found = exported([(n, None) for n in range(500)], timeline_nbytes=150_000)
     kept = len(named(spans, "g"))
-    assert 0 < kept < 60 and found.lost["timeline"] == 60 - kept
+    assert 0 < kept < 500 and found.lost["timeline"] == 500 - kept
 
 
 def test_hooks_hand_on_the_span_of_their_op() -> None:
