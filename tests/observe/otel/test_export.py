@@ -124,12 +124,12 @@ async def test_two_requests_of_two_traces_arrive_as_their_trees_and_the_batch_li
 
 
 async def test_spans_come_by_themselves_while_the_server_runs() -> None:
-    async with collecting() as collector, observed(otel_endpoint=collector.url + "/v1/traces") as (session, _):
-        for answer in await asyncio.gather(session.post("/g", json=1), session.post("/g", json=1)):
-            answer.close()
-        await collector.until(lambda: len(collector.named("g")) == 2)
-        async with session.get("/metrics") as answer:
-            page = await answer.text()
+    async with collecting() as collector:
+        async with observed(otel_endpoint=collector.url + "/v1/traces") as (session, observing):
+            for answer in await asyncio.gather(session.post("/g", json=1), session.post("/g", json=1)):
+                answer.close()
+            await collector.until(lambda: len(collector.named("g")) == 2)
+        page = (await observing.metrics.render())[0].decode()
     (line,) = [line for line in page.splitlines() if line.startswith("asyncline_otel_spans_total")]
     assert float(line.split()[1]) == len(collector.spans)
     assert 'asyncline_otel_requests_lost_total{reason="collector"} 0.0' in page
