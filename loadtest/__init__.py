@@ -11,6 +11,8 @@
     │   └── observe_served.py  the server
     ├── verdict.py       whether the verdict names planted bottlenecks, and what its knobs bring
     │   └── verdict_graph.py   graphs in which one thing is slow
+    ├── leak.py          planted leaks, and clean graphs, for `asyncline leak check`
+    │   └── leak_graph.py      these graphs
     ├── tcp.py           msgpack over TCP against our REST, a bare protocol and a bare copy
     │   ├── tcp_client.py      its clients, in a process of their own
     │   └── tcp_baseline.py    theirs

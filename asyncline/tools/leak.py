@@ -16,7 +16,7 @@ from asyncline.errors import RequestError, SettingsError
 from asyncline.graph.graph import Graph
 from asyncline.graph.plan import Plan
 from asyncline.observe.leaks.judge import Axis, Finding, judge
-from asyncline.observe.leaks.sample import Sample, count_tasks, take
+from asyncline.observe.leaks.sample import Samples, count_tasks, take
 from asyncline.tools.advise.payload import media_type
 from asyncline.transports.rest.body import BodyDecoder
 
@@ -68,7 +68,7 @@ async def _run(plan: Plan, requests: int, text: str | None, max_slope: float, no
         failed: list[RequestError] = []
         warm_up = int(requests * WARM_UP)
         done = 0
-        samples: list[Sample] = []
+        samples = Samples(SAMPLES + 1)
         for number in range(SAMPLES + 1):
             until = warm_up + (requests - warm_up) * number // SAMPLES
             await _submit(engine, payload, until - done, failed)
@@ -82,7 +82,7 @@ async def _run(plan: Plan, requests: int, text: str | None, max_slope: float, no
             arena = sum(lane.results_nbytes for lane in lanes)
             samples.append(await asyncio.to_thread(take, engine.clock(), done, count_tasks(0), pids, arena))
     requests_axis = Axis("request", lambda sample: sample.requests, max_slope, MOST_COUNT)
-    return report(judge(samples, requests_axis), max_slope)
+    return report(judge(samples.list(), requests_axis), max_slope)
 
 
 def report(finding: Finding, max_slope: float) -> Report:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from asyncline import Graph, Op, Request
 from asyncline.observe.leaks.bundle import MOST_BUNDLES, Busy, _tracing, traced, write
 from asyncline.observe.leaks.judge import Finding, judge
-from asyncline.observe.leaks.sample import Sample, take
+from asyncline.observe.leaks.sample import Sample, Samples, take
 from asyncline.observe.leaks.trend import Trend, trend
-from asyncline.observe.leaks.watch import MINUTES, REQUESTS
+from asyncline.observe.leaks.watch import KEPT, MINUTES, REQUESTS, LeakWatch
+from asyncline.observe.statistics import Statistics
+from asyncline.testing import run_virtual, virtual_engine
 from asyncline.tools.leak import Verdict, report
-from tests.serving import run, serving
+from tests.serving import ROOT, run, serving
 
 MB = 1_000_000
 
@@ -135,6 +139,15 @@ def test_a_sample_knows_this_process() -> None:
     assert take(1.0, 2, 3, [2**22 + 1]).workers_rss == 0  # it has ended
 
 
+def test_the_newest_samples_are_kept_in_order() -> None:
+    samples = Samples(3)
+    for n in range(5):
+        samples.append(take(n + 0.5, n, 0, []))
+    assert len(samples) == 3 and [(found.at, found.requests) for found in samples.list()] == [
+        (2.5, 2), (3.5, 3), (4.5, 4),
+    ]  # fmt: skip
+
+
 # -- bundles
 
 
@@ -145,12 +158,28 @@ def test_a_bundle_says_where_what_stays_was_allocated() -> None:
     class Filling(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
             kept.extend(bytearray(10_000) for _ in range(200))
-            return super().wait(0)
+            return True
 
     text = traced(1.0, Filling())
     assert text.splitlines()[0] == "# allocated within 1 s and alive"
     assert "test_leaks.py" in text.splitlines()[1]
     assert not closed.is_set() and len(kept) == 200
+
+
+def test_tracing_ends_when_there_is_too_much_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncline.observe.leaks.bundle.MOST_TRACED_NBYTES", 100_000)
+    kept: list[bytearray] = []
+    looks = 0
+
+    class Filling(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal looks
+            looks += 1
+            kept.extend(bytearray(10) for _ in range(1000))
+            return looks > 100
+
+    traced(3600.0, Filling())
+    assert 1 <= looks < 20
 
 
 def test_one_at_a_time_traces() -> None:
@@ -202,6 +231,64 @@ def test_requests_that_fail_are_no_proof() -> None:
 def test_without_a_request_it_says_what_is_missing() -> None:
     code, _, err = run("leak", "check", "leaky:refusing")
     assert code == 78 and "no request to send: write Op.example or pass --input" in err
+
+
+@pytest.mark.parametrize(
+    ("graph", "kind"),
+    [("keeps_native", "native memory"), ("keeps_descriptors", "descriptors"), ("keeps_tasks", "tasks")],
+)
+def test_a_planted_leak_is_told_by_its_kind(graph: str, kind: str) -> None:
+    code, out, err = run("leak", "check", f"loadtest.leak_graph:{graph}", "--requests", "5000", cwd=ROOT)
+    assert code == 1 and out.startswith(f"leak: {kind}"), out + err
+
+
+def test_a_cache_that_fills_while_it_is_checked_is_no_leak() -> None:
+    code, out, err = run("leak", "check", "loadtest.leak_graph:fills_cache", "--requests", "5000", cwd=ROOT)
+    assert code == 0 and out.startswith("no leak: "), out + err
+
+
+# -- the watch of a server, on a virtual clock
+
+
+def watched(grows: float, caplog: pytest.LogCaptureFixture, hours: float = 0.5) -> LeakWatch:
+    """Of an engine whose memory grows by `grows` bytes a minute, after `hours`."""
+
+    async def main() -> LeakWatch:
+        async with virtual_engine(Graph("g", Pass(Request()))) as engine:
+            watch = LeakWatch(engine, Statistics(engine.plan), None, sample=sample)
+            for _ in range(int(3600 * hours)):
+                watch.tick()
+                if watch._reading is not None:
+                    await watch._reading
+                await asyncio.sleep(1)
+            watch.close()
+            return watch
+
+    def sample(at: float, requests: int, tasks: int, pids: Sequence[int], arena: int, own: int) -> Sample:
+        rss = int(300 * MB + grows * at / 60)
+        return Sample(at, requests, rss, rss, 0, 40, 10, 8, 10**6)
+
+    with caplog.at_level("WARNING", "asyncline.leaks"):
+        return run_virtual(main())
+
+
+class Pass(Op):
+    cpu = "inline"
+
+    def preprocess(self, value: int) -> int:
+        return value
+
+
+def test_a_server_that_leaks_says_so_once_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    watch = watched(5 * MB, caplog, hours=1.5)
+    assert watch.finding is not None and watch.finding.kind == "native memory"
+    assert [record.message[:6] for record in caplog.records] == ["leak: ", "leak: "]
+
+
+def test_a_server_that_does_not_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    watch = watched(0.0, caplog)
+    assert watch.figures()["kind"] == "none" and watch.figures()["samples"] == KEPT
+    assert caplog.records == []
 
 
 def test_the_watch_s_figures_are_metrics() -> None:

@@ -20,6 +20,11 @@ from asyncline.wire import json
 MOST_BUNDLES = 5
 """The oldest are deleted."""
 MOST_LINES = 50
+MOST_CHARACTERS = 10**6
+"""Of each of its texts."""
+MOST_TRACED_NBYTES = 32 * 2**20
+"""Of what tracemalloc keeps about allocations; above, tracing ends early."""
+LOOK_S = 0.1
 _tracing = threading.Lock()
 
 
@@ -29,6 +34,8 @@ class Busy(Exception):
 
 def traced(seconds: float, closed: threading.Event) -> str:
     """What has been allocated within some seconds and not freed, by line of code. All is several times slower.
+
+    It ends early where there is too much of that to keep.
 
     :param closed: ends it early.
     :raises Busy: somebody else does.
@@ -41,7 +48,11 @@ def traced(seconds: float, closed: threading.Event) -> str:
         types = _types()
         tracemalloc.start(1)
         try:
-            closed.wait(seconds)
+            until = time.monotonic() + seconds
+            while tracemalloc.get_tracemalloc_memory() < MOST_TRACED_NBYTES:
+                left_s = until - time.monotonic()
+                if left_s <= 0 or closed.wait(min(LOOK_S, left_s)):
+                    break
             snapshot = tracemalloc.take_snapshot()
         finally:
             tracemalloc.stop()
@@ -72,6 +83,6 @@ def write(folder: Path, finding: Finding, samples: Sequence[Sample], tasks: str,
     made.mkdir(parents=True)
     (made / "report.txt").write_text(f"{finding.text}\nPython {sys.version}\n")
     (made / "samples.json").write_bytes(json.encode([dataclasses.asdict(sample) for sample in samples]))
-    (made / "tasks.txt").write_text(tasks)
-    (made / "allocated.txt").write_text(allocated)
+    (made / "tasks.txt").write_text(tasks[:MOST_CHARACTERS])
+    (made / "allocated.txt").write_text(allocated[:MOST_CHARACTERS])
     return made

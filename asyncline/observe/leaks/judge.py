@@ -16,6 +16,9 @@ SUSTAINED = 0.5
 BLOCK_NBYTES = 100_000
 """Where there are more bytes to a new block of Python's, they are not Python's."""
 
+OWN_BLOCKS = 20
+"""Python's blocks for each sample, that looking may leave behind."""
+
 Kind = Literal[
     "none", "tasks", "descriptors", "threads", "arena slots", "python objects", "native memory", "worker processes",
     "cache warm-up", "too early",
@@ -98,7 +101,7 @@ def _judge(samples: Sequence[Sample], axis: Axis, others: Sequence[Axis]) -> Fin
         return Finding("none", rss, f"no leak: memory rises by {told(_memory, rss)}")
     if grows(memory) is None:
         return Finding("cache warm-up", rss, f"no leak: memory rose by {told(_memory, rss)}, and levels off")
-    blocks = trend(xs, [sample.blocks for sample in samples])
+    blocks = trend(xs, [sample.blocks - n * OWN_BLOCKS for n, sample in enumerate(samples)])
     if blocks.low > 0 and blocks.slope * BLOCK_NBYTES >= rss.slope:
         text = f"Python objects: memory grows by {told(_memory, rss)}, Python's blocks by {blocks.slope:.3g}"
         return Finding("python objects", rss, text)

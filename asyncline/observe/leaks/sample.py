@@ -10,7 +10,9 @@ import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
 
 _PAGE_NBYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -43,6 +45,30 @@ class Sample:
     """Bytes in the slots of shared memory that results of the CPU pool still keep."""
     own: int = 0
     """Bytes of this process that the server fills on purpose, up to a bound: its timeline."""
+
+
+class Samples:
+    """The newest samples, as numbers in one array: objects of their own would look like what grows.
+
+    :param most: how many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._rows = np.zeros((most, len(fields(Sample))))
+        self._count = 0
+
+    def append(self, sample: Sample) -> None:
+        self._rows[self._count % len(self._rows)] = astuple(sample)
+        self._count += 1
+
+    def list(self) -> list[Sample]:
+        """Oldest first."""
+        most = len(self._rows)
+        rows = self._rows[: self._count] if self._count <= most else np.roll(self._rows, -(self._count % most), axis=0)
+        return [Sample(float(at), *map(int, rest)) for at, *rest in rows.tolist()]
+
+    def __len__(self) -> int:
+        return min(self._count, len(self._rows))
 
 
 def take(at: float, requests: int, tasks: int, pids: Iterable[int], arena: int = 0, own: int = 0) -> Sample:

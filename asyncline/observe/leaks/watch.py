@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from asyncline.engine.engine import Engine
 from asyncline.observe import stacks
 from asyncline.observe.leaks.bundle import Busy, traced, write
 from asyncline.observe.leaks.judge import Axis, Finding, judge
-from asyncline.observe.leaks.sample import Sample, count_tasks, take
+from asyncline.observe.leaks.sample import Sample, Samples, count_tasks, take
 from asyncline.observe.statistics import Statistics
 
 log = logging.getLogger("asyncline.leaks")
@@ -52,13 +51,14 @@ class LeakWatch:
         self._folder = folder
         self._own_nbytes = own_nbytes
         self._sample = sample
-        self._samples: deque[Sample] = deque(maxlen=KEPT)
+        self._samples = Samples(KEPT)
         self._began_at = engine.clock()
         self._alarmed_at: float | None = None
         self._left_s = 0
         self._reading: asyncio.Task[None] | None = None
         self._closed = threading.Event()
         self.finding: Finding | None = None
+        self.last: Sample | None = None
 
     def tick(self) -> None:
         """To be called every second, on the loop."""
@@ -82,7 +82,8 @@ class LeakWatch:
             if now - self._began_at < WARM_UP_S:
                 return
             self._samples.append(sample)
-            kept = tuple(self._samples)
+            self.last = sample
+            kept = self._samples.list()
             self.finding = await asyncio.to_thread(judge, kept, MINUTES, REQUESTS)
             if self.finding.is_leak and (self._alarmed_at is None or now - self._alarmed_at >= ALARM_S):
                 self._alarmed_at = now
@@ -90,7 +91,7 @@ class LeakWatch:
         except Exception:
             log.exception("the leak watch failed")
 
-    async def _alarm(self, finding: Finding, samples: tuple[Sample, ...]) -> None:
+    async def _alarm(self, finding: Finding, samples: Sequence[Sample]) -> None:
         requests = samples[-1].requests - samples[0].requests
         rose = samples[-1].rss - samples[0].rss
         log.warning("leak: %s; %d B in %d requests", finding.text, rose, requests)
@@ -115,12 +116,8 @@ class LeakWatch:
             "kind": "too early" if found is None else found.kind,
             "text": f"too early to say: {len(self._samples)} samples" if found is None else found.text,
             "samples": len(self._samples),
-            "last": dataclasses.asdict(self._samples[-1]) if self._samples else None,
+            "last": None if self.last is None else dataclasses.asdict(self.last),
         }
-
-    @property
-    def last(self) -> Sample | None:
-        return self._samples[-1] if self._samples else None
 
     def close(self) -> None:
         self._closed.set()
