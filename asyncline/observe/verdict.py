@@ -74,11 +74,11 @@ class Verdict:
 
 def verdict(figures: Figures, plan: Plan) -> Verdict:
     """Judge one window."""
+    if (found := _blocked(figures, plan)) is not None:
+        return found
     overloaded = sum(count for code, count in figures.rejected.items() if code == "overloaded")
     if not figures.count and not overloaded and not figures.in_flight:
         return Verdict("", "none", f"no requests in the last {figures.seconds:.0f} s", "")
-    if (found := _blocked(figures, plan)) is not None:
-        return found
     busiest = max(figures.uses, key=lambda use: use.busy)
     if busiest.busy >= (SATURATED if overloaded else FULL):
         return _full(busiest, figures, plan)
@@ -180,8 +180,9 @@ def _larger(use: Use, figures: Figures, plan: Plan, node: Node, *, is_full: bool
 
 
 def _to_lane(where: str, seconds: float, figures: Figures, plan: Plan) -> str:
-    promised = promise_of_lane(where, seconds, figures, plan)
-    return f"set op.{where.partition('.')[0]}.cpu=thread or process {promised}"
+    knob = f"set op.{where.partition('.')[0]}.cpu=thread or process"
+    # Of a window in which no request was finished, nothing can be promised.
+    return f"{knob} {promise_of_lane(where, seconds, figures, plan)}" if figures.count else knob
 
 
 def _queue(figures: Figures, plan: Plan, overloaded: int) -> Verdict:

@@ -63,9 +63,10 @@ class Windows:
         """
         if not self._kept:
             raise Unavailable(f"the server is {self._engine.state}")
-        newest = self._kept[-1]
-        since = newest.at - seconds - INTERVAL_S / 2
-        return figures([one for one in self._kept if one.at >= since], self._engine)
+        since = self._kept[-1].at - seconds
+        # The nearest: a loop that stood still has taken none for a while, and what it did then is not to be left out.
+        first = min(self._kept, key=lambda one: abs(one.at - since))
+        return figures([one for one in self._kept if one.at >= first.at], self._engine)
 
     def close(self) -> None:
         self._pulse.close()

@@ -281,6 +281,12 @@ def test_at_light_load_a_loop_that_waits_for_a_core_is_not_the_first_to_be_full(
     assert str(judged).startswith("bottleneck: none yet: the server itself will be loop-bound first, at about 278 ")
 
 
+def test_a_hook_that_kept_the_loop_is_named_though_no_request_was_finished() -> None:
+    judged = verdict(replace(QUIET, outcomes={}, in_flight=0, blocked={"merged.preprocess": 8.0}), PLAN)
+    assert (judged.op, judged.kind) == ("merged", "loop-bound")
+    assert judged.knob == "set op.merged.cpu=thread or process"
+
+
 def test_an_async_hook_that_blocks_the_loop_is_to_await() -> None:
     judged = verdict(replace(QUIET, blocked={"get.preprocess": 3.0}), PLAN)
     assert (judged.op, judged.kind) == ("get", "loop-bound")

@@ -212,3 +212,17 @@ def test_the_tracer_writes_a_block_each_interval(caplog: pytest.LogCaptureFixtur
         "\tchl1(In: ['prepare'], Out: ['net']) size[0/1024]",
         "bottleneck: none: no requests in the last 5 s",
     ]
+
+
+def test_a_window_reaches_back_over_the_time_in_which_the_loop_stood_still() -> None:
+    async def main() -> Figures:
+        async with watched() as (engine, _, windows):
+            await asyncio.sleep(3)
+            await engine.submit(1)
+            loop: Any = asyncio.get_running_loop()
+            loop._selector_with_clock.now += 8  # as if a hook had kept it
+            await asyncio.sleep(1)
+            return windows.figures(8)
+
+    found = run_virtual(main())
+    assert found.count == 1 and found.seconds == pytest.approx(9, abs=1)
