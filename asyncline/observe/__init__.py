@@ -14,7 +14,7 @@ verdict.py      which Op holds the pipeline back, and what to turn
 tracer.py       the figures as text, every few seconds
 otel/           the same as spans, for OpenTelemetry's collector
 timeline/       what every request, hook and batch did and when
-resident.py     memory of the process
+resident.py     memory of processes
 live.py         what the dashboard shows: the graph once, and each second what it does
 observing.py    all of this, put together for one Engine
 devices.py      memory and use of GPUs

@@ -9,7 +9,7 @@ from asyncline.engine.engine import Engine
 from asyncline.graph.op import Op
 from asyncline.graph.plan import Node
 from asyncline.observe.figures import Figures
-from asyncline.observe.resident import Resident, nbytes_of
+from asyncline.observe.resident import memory_of, resident_nbytes
 from asyncline.observe.statistics import Statistics
 from asyncline.observe.verdict import verdict
 from asyncline.observe.windows import Windows
@@ -22,11 +22,10 @@ LAST_FAILURES = 12
 class Live:
     """Everything as it is to be written as JSON. Nothing is done until somebody asks."""
 
-    def __init__(self, engine: Engine, statistics: Statistics, windows: Windows, resident: Resident) -> None:
+    def __init__(self, engine: Engine, statistics: Statistics, windows: Windows) -> None:
         self._engine = engine
         self._statistics = statistics
         self._windows = windows
-        self._resident = resident
 
     def graph(self) -> dict[str, Any]:
         """What does not change while the server runs: Ops, edges, lanes and settings.
@@ -81,7 +80,7 @@ class Live:
             "last": _written(figures),
             "verdict": {**dataclasses.asdict(judged), "text": str(judged)},
             "failures": [dataclasses.asdict(failure) for failure in reversed(failures)],
-            "nbytes": self._resident.nbytes(),
+            "nbytes": resident_nbytes(),
             "lanes": self._lanes(),
             "devices": self._devices(),
         }
@@ -89,7 +88,10 @@ class Live:
     def _lanes(self) -> dict[str, Any]:
         found = {}
         for name, lane in self._engine.statistics().lanes.items():
-            workers = [{"pid": pid, "nbytes": nbytes_of(pid)} for pid in lane.pids]
+            workers = [
+                {"pid": pid, "nbytes": None if (memory := memory_of(pid)) is None else memory.resident}
+                for pid in lane.pids
+            ]
             found[name] = {**dataclasses.asdict(lane), "workers": workers}
         return found
 

@@ -17,7 +17,7 @@ from asyncline.observe.logs.access import AccessLog
 from asyncline.observe.logs.logs import Logs
 from asyncline.observe.otel.export import Export
 from asyncline.observe.prometheus import Metrics
-from asyncline.observe.resident import Resident
+from asyncline.observe.resident import resident_nbytes
 from asyncline.observe.statistics import Statistics
 from asyncline.observe.timeline.captures import Captures
 from asyncline.observe.timeline.chrome import encoded
@@ -38,7 +38,6 @@ class Observing:
         self._engine = engine
         self.statistics = Statistics(engine.plan)
         self.usages = Usages(engine, self.statistics)
-        self._resident = Resident()
         self._recorder = Recorder(engine, self.statistics, dag.timeline_mb * 10**6) if dag.timeline_mb else None
         self._captures = None
         if service.trace_slow_ms is not None or service.trace_errors:
@@ -47,7 +46,7 @@ class Observing:
             self._captures = Captures(engine, self._recorder, service)
         self._windows = Windows(engine, self.statistics)
         self.metrics = Metrics(engine, self.statistics, self._windows, logs)
-        self._live = Live(engine, self.statistics, self._windows, self._resident)
+        self._live = Live(engine, self.statistics, self._windows)
         self._tracer = None
         if dag.tracer.interval_s > 0:
             self._tracer = Tracer(engine, self.statistics, self._windows, dag.tracer.interval_s)
@@ -86,7 +85,7 @@ class Observing:
 
     def _gauge(self, lag_s: float) -> None:
         assert self._recorder is not None
-        self._recorder.gauge(lag_s, self._resident.nbytes())
+        self._recorder.gauge(lag_s, resident_nbytes())
 
     def close(self) -> None:
         if self._tracer is not None:
@@ -101,7 +100,6 @@ class Observing:
         self.admin.close()
         if self._access is not None:
             self._access.hand_over()
-        self._resident.close()
 
     async def wait_closed(self) -> None:
         """Wait until what is exported has been taken, within a bound."""

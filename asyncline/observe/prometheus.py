@@ -134,13 +134,15 @@ class Metrics:
         if self.leaks is None or sample is None:
             return
         for name, about, value in (
-            ("resident_bytes", "Memory of the server's process.", sample.rss),
-            ("proportional_bytes", "The same, with its part only of what processes share.", sample.pss),
+            (
+                "proportional_bytes",
+                "Memory of the server's process, with its part only of what processes share.",
+                sample.pss,
+            ),
             ("malloc_used_bytes", "Native memory in use.", sample.malloc_used),
             ("malloc_free_bytes", "Native memory kept for later, or in fragments.", sample.malloc_free),
             ("uncollected_objects", "Objects that the garbage collector could not free.", sample.uncollected),
             ("workers_own_bytes", "Memory that processes of the CPU pool share with nobody.", sample.workers_rss),
-            ("descriptors", "Descriptors that are open.", sample.descriptors),
             ("tasks", "Tasks of asyncio beside those of requests.", sample.tasks),
             ("threads", "Threads of the server's process.", sample.threads),
             ("memory_blocks", "Memory blocks of Python's allocators.", sample.blocks),

@@ -1,37 +1,37 @@
-"""Resident: the memory of this process, and of others."""
+"""Memory of processes, read from /proc/PID/statm, which the kernel makes up in microseconds: no disk is touched."""
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 _PAGE_NBYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Resident:
-    """Reads /proc/self/statm, which the kernel makes up in microseconds: no disk is touched."""
+class Memory(NamedTuple):
+    """Of one process, in bytes."""
 
-    def __init__(self) -> None:
-        self._descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-
-    def nbytes(self) -> int:
-        """Resident set size."""
-        return int(os.pread(self._descriptor, 128, 0).split()[1]) * _PAGE_NBYTES
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    resident: int
+    shared: int
+    """Of that, what may be in other processes too."""
 
 
-def nbytes_of(pid: int) -> int | None:
-    """Resident set size of another process, with what it shares; None where it has ended."""
+def memory_of(process: int | str = "self") -> Memory | None:
+    """None where the process has ended. May be called on the loop."""
     try:
-        descriptor = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        return int(os.pread(descriptor, 128, 0).split()[1]) * _PAGE_NBYTES
-    except (OSError, IndexError):  # it ended meanwhile
+        resident, shared = os.pread(descriptor, 128, 0).split()[1:3]
+    except (OSError, ValueError):  # it ended meanwhile
         return None
     finally:
         os.close(descriptor)
+    return Memory(int(resident) * _PAGE_NBYTES, int(shared) * _PAGE_NBYTES)
+
+
+def resident_nbytes() -> int:
+    """Of this process."""
+    memory = memory_of()
+    return 0 if memory is None else memory.resident

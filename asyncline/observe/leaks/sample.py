@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-_PAGE_NBYTES = os.sysconf("SC_PAGE_SIZE")
+from asyncline.observe.resident import memory_of, resident_nbytes
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def take(at: float, requests: int, tasks: int, pids: Iterable[int], arena: int =
     return Sample(
         at=at,
         requests=requests,
-        rss=_memory("self")[0],
+        rss=resident_nbytes(),
         pss=_pss(),
-        workers_rss=sum(resident - shared for resident, shared in map(_memory, map(str, pids))),
+        workers_rss=sum(memory.resident - memory.shared for pid in pids if (memory := memory_of(pid)) is not None),
         descriptors=len(os.listdir("/proc/self/fd")),
         tasks=tasks,
         threads=threading.active_count(),
@@ -95,13 +95,6 @@ def take(at: float, requests: int, tasks: int, pids: Iterable[int], arena: int =
 def count_tasks(in_flight: int) -> int:
     """On the loop. A request may have a task, or none."""
     return max(0, len(asyncio.all_tasks()) - in_flight)
-
-
-def _memory(process: str) -> tuple[int, int]:
-    with suppress(OSError), open(f"/proc/{process}/statm", "rb") as file:
-        resident, shared = file.read().split()[1:3]
-        return int(resident) * _PAGE_NBYTES, int(shared) * _PAGE_NBYTES
-    return 0, 0  # it has ended
 
 
 def _pss() -> int:
