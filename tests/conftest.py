@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
+
+# Containers often forbid bytecode files. Here a hundred servers are started: without, each compiles all of the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # An example takes as long as the machine lets it.
 settings.register_profile("asyncline", deadline=None)

@@ -223,10 +223,10 @@ def test_reload_serves_the_changed_app(tmp_path: Path) -> None:
     server = Server("app:graph", "--reload", cwd=tmp_path)
     try:
         assert server.post("/say", 0) == (200, "one")
-        app.write_text(app.read_text().replace("'one'", "'two'"))
+        app.write_text(app.read_text().replace("'one'", "'another'"))
         server.wait_for("app.py changed")
         server.address = server.wait_for(r"serving \S+ on (http\S+)")[1]
-        assert server.post("/say", 0) == (200, "two")
+        assert server.post("/say", 0) == (200, "another")
     finally:
         server.process.terminate()
         assert server.end()[0] == 0

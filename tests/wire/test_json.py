@@ -125,7 +125,6 @@ CIRCLE.append(CIRCLE)
         (np.longdouble(1), "recursion limit"),
         (ValueError("an answer?"), "a ValueError has no JSON form"),
     ],
-    ids=str,
 )
 def test_what_json_cannot_carry_is_the_ops_fault(value: Any, words: str) -> None:
     with pytest.raises(OpError, match=f"the answer cannot be written as JSON: .*{words}"):

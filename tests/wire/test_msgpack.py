@@ -93,7 +93,6 @@ CIRCLE.append(CIRCLE)
         (np.longdouble(1), "can not serialize"),
         (ValueError("an answer?"), "a ValueError has no msgpack form"),
     ],
-    ids=str,
 )
 def test_what_msgpack_cannot_carry_is_the_ops_fault(value: Any, words: str) -> None:
     with pytest.raises(OpError, match=f"the answer cannot be written as msgpack: .*{words}"):
