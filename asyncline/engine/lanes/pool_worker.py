@@ -100,7 +100,6 @@ class PoolWorker:
             ours.setblocking(False)
             self.link = Link(ours, lane.segments)
             self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            socket.send_fds(ours, [b"f"], [self._permits, lane.records.descriptor])
             lane.loop.add_reader(ours, self._readable)
             async with asyncio.timeout(START_S):
                 # In a thread: starting a process talks to the fork server and waits for it.
@@ -266,6 +265,7 @@ class PoolWorker:
             lane.release()
 
     def _received(self, message: tuple[Any, ...]) -> None:
+        assert self.link is not None
         kind = message[0]
         if kind == worker.ANSWER:
             self._answered(*message[1:])
@@ -285,6 +285,10 @@ class PoolWorker:
             # By descriptor, so that a signal can never reach another process with a reused id.
             self.pid = message[1]
             self._pidfd = os.pidfd_open(message[1])
+            try:
+                socket.send_fds(self.link.connection, [b"f"], [self._permits, self._lane.records.descriptor])
+            except OSError:
+                pass  # it has died since: that comes next
         elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
             self._starting.set_result(message[1:])
 

@@ -14,7 +14,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -89,7 +88,7 @@ ANSWER = "answer"
 began and ended, in seconds of CLOCK_MONOTONIC, one clock for all processes. Where several hooks ran as one
 task there is a tuple of Packed, None for what is not kept."""
 HELLO = "hello"
-"""A worker's first message: its process id, by which it can be killed from here on."""
+"""A worker's first message: its process id, by which it can be killed from here on. It goes on once it is answered."""
 STARTED = "started"
 """Its Ops are made: a pickled LoadError, or None; its own memory in bytes; the Packed fields of its Progress."""
 WITHDRAWN = "withdrawn"
@@ -108,16 +107,27 @@ NO_ROOM = "no room"
 USED_EVERY_S = 1.0
 
 _connection: socket.socket
+_descriptors: list[int]
 
 
 def connect(connection: socket.socket) -> None:
-    """The executor's initializer: the only way in which a socket gets into a new process."""
-    global _connection
+    """The executor's initializer: the only way in which a socket gets into a new process.
+
+    It ends the process where the server has given it up. Later, when the Ops' modules are imported with the first
+    task and whatever they do may hang, the server knows whom to kill.
+    """
+    global _connection, _descriptors
     _connection = connection
-    # Before the Ops' modules are imported, with the first task: one that hangs can be killed by then.
     set_library_threads(1)
-    with suppress(OSError):  # the server has given up already: `serve` will see that
+    try:
         connection.send(marshal.dumps(([(HELLO, os.getpid())], [], [], [])))
+        # The server's answer is no message but the eventfd of permits, of which every Call takes one, and where the
+        # log goes.
+        _, _descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+    except OSError:
+        os._exit(1)
+    if not _descriptors:
+        os._exit(1)
 
 
 def serve(setup: Setup) -> None:
@@ -126,9 +136,7 @@ def serve(setup: Setup) -> None:
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     with _connection:  # whatever ends this, the server sees the end of the connection
-        # Its first packet is no message but the eventfd of permits, of which every Call takes one, and where its log
-        # goes.
-        _, (permits, records), _, _ = socket.recv_fds(_connection, 1, 2)
+        permits, records = _descriptors
         Worker(setup, _connection, permits, SendRecords(records)).run()
 
 
