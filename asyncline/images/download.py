@@ -26,6 +26,7 @@ from asyncline.images.flights import Flights
 from asyncline.images.header import FORMATS
 from asyncline.images.limits import FetchLimits
 from asyncline.images.names import Lookup, Names, Refusal, Resolver
+from asyncline.images.one_answer import OneAnswer
 from asyncline.images.slots import Slots
 from asyncline.images.url import follow, forbidden, host_of, parse
 
@@ -96,6 +97,8 @@ class Downloader:
             limit_per_host=self.limits.per_host,
             keepalive_timeout=KEEP_ALIVE_S,
         )
+        # aiohttp lets one choose the socket, but not what reads it.
+        connector._factory = partial(OneAnswer, loop=self.loop)  # type: ignore[assignment]  # one of its kind
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -48,11 +48,11 @@ def test_some_crashes_are_borne() -> None:
 def test_repeated_crashes_refuse_the_op_until_one_job_has_tried() -> None:
     breaker = Breaker()
     crash(breaker, DEATHS)
-    assert breaker.is_open and not breaker.admits(100.9)
-    assert breaker.admits(101.0)
-    assert not breaker.admits(101.0)  # one at a time
+    assert breaker.is_open and not breaker.admits(100.9) and breaker.refuses(100.9)
+    assert not breaker.refuses(101.0) and breaker.admits(101.0)
+    assert not breaker.admits(101.0) and breaker.refuses(101.0)  # one at a time
     breaker.succeeded()
-    assert not breaker.is_open and breaker.admits(101.0) and breaker.admits(101.0)
+    assert not breaker.is_open and not breaker.refuses(101.0) and breaker.admits(101.0) and breaker.admits(101.0)
 
 
 def test_a_try_that_crashes_refuses_for_twice_as_long_up_to_a_bound() -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import uvloop
+from aiohttp.client_proto import ResponseHandler
 
 from asyncline import FetchFailed, Unavailable
 from asyncline.images.cache import Cache
 from asyncline.images.limits import FetchLimits
+from asyncline.images.one_answer import MOST_INTERIM
 from tests.images.downloads import downloads
 from tests.images.origins import (
     PNG,
@@ -110,7 +112,8 @@ HOSTILE: dict[str, tuple[Handler, str]] = {
     "endless small chunks": (repeats(CHUNKED + b"3\r\n\xff\xd8\xff\r\n", b"1\r\n\0\r\n"), "took too long|more than"),
     "endless headers": (repeats(HEAD, b"X-A: b\r\n" * 100), "malformed|took too long"),
     "endless header": (repeats(HEAD + b"X-A: ", b"b" * 1000), "malformed|took too long"),
-    "endless informational answers": (repeats(b"", b"HTTP/1.1 103 x\r\n\r\n" * 10), "took too long|malformed"),
+    "endless interim answers": (repeats(b"", b"HTTP/1.1 103 x\r\n\r\n" * 10), "malformed"),
+    "a flood of interim answers": (hangs_after(b"HTTP/1.1 103 x\r\n\r\n" * 20_000), "malformed"),
     "a length over the limit": (hangs_after(HEAD + b"Content-Length: 1000001\r\n\r\n"), "more than 1 MB"),
     "a giant length": (hangs_after(HEAD + b"Content-Length: 999999999999\r\n\r\n"), "more than 1 MB"),
     "too short for its length": (closes_after(HEAD + b"Content-Length: 1000\r\n\r\n" + PNG), "broke off"),
@@ -144,6 +147,23 @@ async def test_a_hostile_origin_is_the_clients_fault_and_over_in_time(name: str)
                 await downloader.get(made.url())
         assert "127.0.0.1" not in str(raised.value)
         await made.until(lambda made: made.open <= 1)
+
+
+async def test_interim_answers_are_not_the_answer() -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * MOST_INTERIM
+    async with origin(answers(interim + answer())) as made, downloads() as downloader:
+        for path in ("/1.png", "/2.png"):
+            assert await downloader.get(made.url(path)) == PNG
+        assert made.connections == 1
+
+
+async def test_of_a_flood_of_interim_answers_little_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    monkeypatch.setattr(ResponseHandler, "feed_data", lambda self, data, size=0: read.append(data))
+    async with origin(hangs_after(b"HTTP/1.1 103 x\r\n\r\n" * 20_000)) as made, downloads() as downloader:
+        with pytest.raises(FetchFailed, match="malformed"):
+            await downloader.get(made.url())
+    assert len(read) == MOST_INTERIM
 
 
 async def test_a_body_that_goes_on_past_its_length_ends_there() -> None:

@@ -265,7 +265,6 @@ class PoolWorker:
             lane.release()
 
     def _received(self, message: tuple[Any, ...]) -> None:
-        assert self.link is not None
         kind = message[0]
         if kind == worker.ANSWER:
             self._answered(*message[1:])
@@ -282,6 +281,7 @@ class PoolWorker:
             self.hungry = True
             self._lane.feed()
         elif kind == worker.HELLO:
+            assert self.link is not None
             # By descriptor, so that a signal can never reach another process with a reused id.
             self.pid = message[1]
             self._pidfd = os.pidfd_open(message[1])

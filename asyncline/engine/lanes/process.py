@@ -446,7 +446,7 @@ class ProcessLane(Lane):
     def problem(self) -> str | None:
         now = self.clock()
         for op, breaker in self._breakers.items():
-            if breaker.is_open and now < breaker.open_until:
+            if breaker.refuses(now):
                 return f"refuses op {op!r}, which kills its workers again and again"
         return super().problem()
 

@@ -54,12 +54,14 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Whether a Job may begin. One that may has to be followed by `crashed` or `succeeded`, or `gave_up`."""
-        if not self.is_open:
-            return True
-        if self._trying or now < self.open_until:
+        if self.refuses(now):
             return False
-        self._trying = True
+        self._trying = self.is_open
         return True
+
+    def refuses(self, now: float) -> bool:
+        """Whether it refuses whatever comes now."""
+        return self.is_open and (self._trying or now < self.open_until)
 
     def succeeded(self) -> None:
         self._jobs += 1
