@@ -323,6 +323,46 @@ def test_the_access_log_hands_over_what_has_gathered_before_it_is_much(unset: No
     assert written(logs, tmp_path)["pipeline.access"].count("\n") == MOST
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_access_line_is_one_line_whatever_the_log_id_holds(unset: None, tmp_path: Path, log_format: str) -> None:
+    logs = Logs(ServiceSettings(log_dir=tmp_path, access_log=True, log_format=log_format), GRAPH)
+    logs.start()
+    access = AccessLog(logs, "g", log_format)
+    log_ids = ['a"b\nc', "\ud800", "é"]
+
+    async def serve() -> None:
+        async with Engine(GRAPH, observers=[access]) as engine:
+            for log_id in log_ids:
+                engine.begin("one", log_id=log_id)
+            access.hand_over()
+
+    asyncio.run(serve())
+    lines = written(logs, tmp_path)["pipeline.access"].splitlines()
+    if log_format == "json":
+        assert [json.loads(line)["log_id"] for line in lines] == ['a"b\nc', "?", "é"]
+    else:
+        assert [line.partition("log_id=")[2] for line in lines] == ["'a\"b\\nc']", "'\\ud800']", "é]"]
+
+
+def test_the_time_of_an_access_line_is_that_of_its_request(
+    unset: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = Logs(ServiceSettings(log_dir=tmp_path, access_log=True), GRAPH)
+    logs.start()
+    access = AccessLog(logs, "g", "text")
+    for now in (1.9996, 2.0, 86400.25, 1.5):  # a clock may be set back
+        monkeypatch.setattr("asyncline.observe.logs.access.time.time", lambda now=now: now)
+        access.rejected("overloaded")
+    monkeypatch.undo()
+    access.hand_over()
+    assert [line.split()[0] for line in written(logs, tmp_path)["pipeline.access"].splitlines()] == [
+        "1970-01-01T00:00:01.999+00:00",
+        "1970-01-01T00:00:02.000+00:00",
+        "1970-01-02T00:00:00.250+00:00",
+        "1970-01-01T00:00:01.500+00:00",
+    ]
+
+
 # -- as it is served
 
 

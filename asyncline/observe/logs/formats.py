@@ -69,3 +69,11 @@ def encode(line: dict[str, Any]) -> str:
         return json.encode(line).decode()
     except Exception:  # a lone surrogate, as in a file's name that is no UTF-8; or an id of a user's own type
         return json.encode({key: str(text).encode(errors="replace").decode() for key, text in line.items()}).decode()
+
+
+def encode_text(text: str) -> str:
+    """As a JSON string, whatever it holds."""
+    try:
+        return json.encode(text).decode()
+    except Exception:  # a lone surrogate
+        return json.encode(text.encode(errors="replace").decode()).decode()
