@@ -19,7 +19,16 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from asyncline.errors import SettingsError
 from asyncline.tuning import MALLOC_SWITCH
@@ -174,6 +183,15 @@ class Settings(_Section):
     service: ServiceSettings = ServiceSettings()
     dag: DagSettings = DagSettings()
     op: Mapping[str, OpSettings] = Field(default_factory=dict)
+    #: Where values were written, by path; see `sources`.
+    _written: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+
+    def sources(self) -> dict[str, str]:
+        """Where each value comes from, by its dotted name: a file, `environment`, an option, `code` or `default`."""
+        return {
+            ".".join(path): self._written.get(path, "default")
+            for path in _leaf_paths(self.model_dump(include={"service", "dag", "op"}))
+        }
 
 
 SECRETS = {
@@ -296,11 +314,14 @@ def merge(graph_name: str, op_code: Mapping[str, Mapping[str, Any]], *sources: S
                 _assign(merged, list(path), value)
                 written[path] = source.name
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         path, problem = _first_problem(error)
         where = written.get(path, "code")
         raise SettingsError(f"{'.'.join(path)} ({where}): {problem}") from error
+    in_code: list[tuple[str, ...]] = [("op", name, key) for name, code in op_code.items() for key in code]
+    settings._written = {**dict.fromkeys(in_code, "code"), **written}
+    return settings
 
 
 def check_op_settings(op_name: str, values: Mapping[str, Any]) -> OpSettings:
@@ -373,6 +394,14 @@ def _leaves(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator
             yield from _leaves(value, path)
         else:
             yield path, value
+
+
+def _leaf_paths(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaf_paths(value, (*prefix, key))
+        else:
+            yield (*prefix, key)
 
 
 def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:

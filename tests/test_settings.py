@@ -397,3 +397,21 @@ def test_a_wrong_setting_of_the_tracer_is_named(values: dict[str, Any], message:
     with pytest.raises(SettingsError) as error:
         merge("g", {}, Source("a file", {"dag": values}))
     assert str(error.value).startswith(message)
+
+
+def test_each_value_tells_where_it_was_written(tmp_path: Path) -> None:
+    file = yaml_source(tmp_path, "service: {http_port: 1, drain_s: 1}\nop: {detect: {retry: 1}}")
+    found = merge(
+        "ocr", {"detect": {"retry": 2, "batch_size": 4}, "text_lines": {}},
+        file,
+        from_environment(OPS, {"ASYNCLINE_DRAIN_S": "2", "ASYNCLINE_DAG_TRACER_INTERVAL_S": "3"}),
+        from_assignments(["op.text_lines.retry=3"]),
+        Source("command line", {"service": {"grpc_port": None}}),
+    ).sources()  # fmt: skip
+    assert found["service.http_port"] == found["op.detect.retry"] == file.name
+    assert found["service.drain_s"] == found["dag.tracer.interval_s"] == "environment"
+    assert found["op.detect.batch_size"] == "code"
+    assert found["op.text_lines.retry"] == "--set"
+    assert found["service.grpc_port"] == "command line"
+    assert found["service.tcp_port"] == found["op.text_lines.batch_size"] == "default"
+    assert {name.partition(".")[0] for name in found} == {"service", "dag", "op"}

@@ -27,8 +27,8 @@ class Admin:
         self._closed = threading.Event()
 
     def settings(self) -> dict[str, Any]:
-        """Those in force, as YAML has them; a secret is stars."""
-        return self._settings.model_dump(mode="json")
+        """Those in force, as YAML has them; a secret is stars. And `sources`: where each was written."""
+        return {**self._settings.model_dump(mode="json"), "sources": self._settings.sources()}
 
     def stacks(self) -> Callable[[], str]:
         """What all threads and tasks of the process are doing; call this on the loop."""

@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -14,6 +14,18 @@ from asyncline.graph.plan import Plan
 from asyncline.settings import devices
 
 log = logging.getLogger("asyncline.metrics")
+
+
+class Gpu(NamedTuple):
+    """What the driver says of a GPU."""
+
+    number: int
+    """As CUDA counts them."""
+    used_nbytes: int
+    """Of all processes on it."""
+    total_nbytes: int
+    busy: float
+    """Share of time in which a kernel ran on it."""
 
 
 class Devices:
@@ -25,25 +37,39 @@ class Devices:
         self._numbers = sorted(int(name.partition(":")[2]) for name in named if name.startswith("cuda"))
         self._nvml: Any = None
 
-    def collect(self) -> Iterator[Metric]:
+    def __bool__(self) -> bool:
+        """Whether there may be something to tell."""
+        return bool(self._numbers)
+
+    def read(self) -> list[Gpu]:
         """For a thread: the driver may take a while."""
+        found: list[Gpu] = []
         if not self._numbers or not self._open():
-            return
+            return found
         nvml = self._nvml
+        for number in self._numbers:
+            try:
+                handle = self._handle(number)
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+                busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+                found.append(Gpu(number, memory.used, memory.total, busy))
+            except nvml.NVMLError as error:
+                log.debug("GPU %d: %s", number, error)
+        return found
+
+    def collect(self) -> Iterator[Metric]:
+        """For a thread, too."""
+        if not (found := self.read()):
+            return
         used = GaugeMetricFamily("asyncline_gpu_memory_used_bytes", "Of all processes on the GPU.", labels=["gpu"])
         total = GaugeMetricFamily("asyncline_gpu_memory_total_bytes", "Memory of the GPU.", labels=["gpu"])
         busy = GaugeMetricFamily(
             "asyncline_gpu_utilisation_ratio", "Share of time in which a kernel ran on the GPU.", labels=["gpu"]
         )
-        for number in self._numbers:
-            try:
-                handle = self._handle(number)
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-                used.add_metric([str(number)], memory.used)
-                total.add_metric([str(number)], memory.total)
-                busy.add_metric([str(number)], nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
-            except nvml.NVMLError as error:
-                log.debug("GPU %d: %s", number, error)
+        for gpu in found:
+            used.add_metric([str(gpu.number)], gpu.used_nbytes)
+            total.add_metric([str(gpu.number)], gpu.total_nbytes)
+            busy.add_metric([str(gpu.number)], gpu.busy)
         yield from (used, total, busy)
 
     def _handle(self, number: int) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
 from asyncline.engine.engine import Engine
 from asyncline.graph.op import Op
 from asyncline.graph.plan import Node
+from asyncline.observe.devices import Devices, Gpu
 from asyncline.observe.figures import Figures
 from asyncline.observe.resident import memory_of, resident_nbytes
 from asyncline.observe.statistics import Statistics
@@ -26,6 +28,10 @@ class Live:
         self._engine = engine
         self._statistics = statistics
         self._windows = windows
+        self._gpus_there = Devices(engine.plan)
+        #: What was read last: nothing on the loop waits for a driver.
+        self._gpus: list[Gpu] = []
+        self._reading: asyncio.Future[list[Gpu]] | None = None
 
     def graph(self) -> dict[str, Any]:
         """What does not change while the server runs: Ops, edges, lanes and settings.
@@ -96,13 +102,25 @@ class Live:
         return found
 
     def _devices(self) -> dict[str, Any]:
-        """By name: how many replicas of which Ops are there."""
+        """By name: how many replicas of which Ops are there; of a GPU its memory, and the share of time that it ran."""
         found: dict[str, dict[str, int]] = {}
         for runner in self._engine.runners:
             for replica in runner.replicas:
                 there = found.setdefault(replica.device, {})
                 there[replica.node.name] = there.get(replica.node.name, 0) + 1
-        return {name: {"replicas": replicas} for name, replicas in found.items()}
+        told: dict[str, Any] = {name: {"replicas": replicas} for name, replicas in found.items()}
+        self._read_gpus()
+        for gpu in self._gpus:
+            if (device := told.get(f"cuda:{gpu.number}")) is not None:
+                device |= {"nbytes": gpu.used_nbytes, "total_nbytes": gpu.total_nbytes, "busy": gpu.busy}
+        return told
+
+    def _read_gpus(self) -> None:
+        """Have them read for the next time, and take what was read since the last."""
+        if self._reading is not None and self._reading.done() and not self._reading.cancelled():
+            self._gpus, self._reading = self._reading.result(), None
+        if self._reading is None and self._gpus_there:
+            self._reading = self._engine.loop.run_in_executor(None, self._gpus_there.read)
 
 
 def _written(figures: Figures) -> dict[str, Any]:

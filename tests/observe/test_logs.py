@@ -240,7 +240,7 @@ def test_records_go_to_files_by_their_level_and_the_tracer_s_to_its_own(unset: N
     logging.getLogger("asyncline.tracer").info("a block")
     logging.getLogger("asyncline.server").debug("details")
     found = written(logs, tmp_path / "logs")
-    assert sorted(found) == ["pipeline.log", "pipeline.log.wf", "pipeline.tracer"]
+    assert sorted(found) == ["pipeline.lock", "pipeline.log", "pipeline.log.wf", "pipeline.tracer"]
     assert [line.split("] ")[1] for line in found["pipeline.log"].splitlines()] == ["fine", "not so"]
     assert [line.split("] ")[1] for line in found["pipeline.log.wf"].splitlines()] == ["not so"]
     assert found["pipeline.tracer"].endswith(" a block\n") and "fine" not in found["pipeline.tracer"]
@@ -431,3 +431,25 @@ def test_without_a_folder_the_console_has_it_all() -> None:
     server.wait_for("== TRACER ==")
     server.process.terminate()
     assert server.end()[0] == 0
+
+
+# -- one server for a folder
+
+
+def test_a_second_server_is_told_who_has_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    with serving("good:graph", "--log-dir", str(folder)) as server:
+        code, _, err = run("serve", "good:graph", "--http-port", "0", "--log-dir", str(folder))
+    assert code == 78 and f"another server (pid {server.process.pid}) writes to {folder}" in " ".join(err.split())
+    assert "--log-dir" in err and "Traceback" not in err
+    logs = Logs(ServiceSettings(log_dir=folder), GRAPH)  # the first has ended
+    logs.start()
+    logs.close()
+
+
+def test_a_server_that_was_killed_locks_nobody_out(tmp_path: Path) -> None:
+    server = Server("good:work", "--log-dir", str(tmp_path))
+    server.process.kill()
+    server.end()
+    with serving("good:work", "--log-dir", str(tmp_path)) as after:
+        assert after.post("/work", {"order": {"n": 1}})[0] == 200

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from asyncline import BadRequest, Engine, Graph, Op, ProductError, Request, RequestError
 from asyncline.observe.devices import Devices
+from asyncline.observe.live import Live
 from asyncline.observe.prometheus import Metrics
 from asyncline.observe.statistics import Statistics
 from asyncline.observe.windows import Windows
@@ -221,11 +222,15 @@ class Driver(SimpleNamespace):
         return SimpleNamespace(gpu=40)
 
 
+def plan_on(device: str) -> Any:
+    """A plan as far as it is asked."""
+    return SimpleNamespace(nodes=[SimpleNamespace(settings=SimpleNamespace(device=device))])
+
+
 def gpus(device: str) -> dict[tuple[str, ...], float]:
-    plan = SimpleNamespace(nodes=[SimpleNamespace(settings=SimpleNamespace(device=device))])
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in Devices(plan).collect()  # type: ignore[arg-type]  # a plan as far as it is asked
+        for family in Devices(plan_on(device)).collect()
         for sample in family.samples
     }
 
@@ -244,3 +249,17 @@ def test_without_a_gpu_or_its_driver_there_is_nothing_to_tell(monkeypatch: pytes
     assert gpus("cpu") == {}
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpus("cuda") == {}
+
+
+async def test_the_dashboard_has_the_memory_and_use_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+    graph = Graph("g", Net(Request()))
+    async with Engine(graph) as engine:
+        engine.runners[0].replicas[0].device = "cuda:1"  # there is none here
+        live = Live(engine, Statistics(engine.plan), None, None)  # type: ignore[arg-type]  # not asked
+        live._gpus_there = Devices(plan_on("cuda:1"))
+        assert live._devices() == {"cuda:1": {"replicas": {"net": 1}}}
+        assert live._reading is not None
+        await live._reading
+        told = {"replicas": {"net": 1}, "nbytes": 5, "total_nbytes": 10, "busy": 0.4}
+        assert live._devices() == {"cuda:1": told}

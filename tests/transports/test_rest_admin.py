@@ -23,6 +23,7 @@ async def test_the_settings_in_force_hide_the_secret() -> None:
             found = await answer.json()
     assert found["service"]["drain_s"] == 3 and found["service"]["auth_token"] == "**********"
     assert found["op"]["echo"]["batch_size"] == 1 and "hush" not in text
+    assert found["sources"]["service.drain_s"] == "test" and found["sources"]["dag.fuse"] == "default"
 
 
 async def test_stacks_name_threads_and_tasks() -> None:
@@ -95,3 +96,57 @@ def test_the_level_reaches_worker_processes_and_usr1_logs_the_stacks(tmp_path: P
     text = (tmp_path / "pipeline.log").read_text()
     assert "process says heard" in text and "quiet" not in text
     assert " threads\n" in text
+
+
+# -- pages of other sites, in a browser on this machine
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"},
+    ],
+)
+async def test_a_page_of_another_site_sets_nothing_where_there_is_no_token(headers: dict[str, str]) -> None:
+    level = logging.getLogger("asyncline").level
+    async with observed() as session, session.post("/admin/log-level", data="error", headers=headers) as answer:
+        assert answer.status == 401
+        assert "without --auth-token" in (await answer.json())["message"]
+    assert logging.getLogger("asyncline").level == level
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "[evil]", "a b", ""])
+async def test_a_name_that_was_made_to_lead_here_is_shown_nothing(host: str) -> None:
+    async with observed() as session, session.get("/admin/settings", headers={"Host": host}) as answer:
+        assert answer.status == 401
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9", "127.0.0.1:8000", "[::1]:8000", "10.0.0.1"])
+async def test_addresses_and_localhost_are_no_names_of_others(host: str) -> None:
+    async with observed() as session, session.get("/admin/settings", headers={"Host": host}) as answer:
+        assert answer.status == 200
+
+
+async def test_a_page_of_our_own_may_set() -> None:
+    logger = logging.getLogger("asyncline")
+    before = logger.level
+    try:
+        async with observed() as session:
+            origin = str(session._base_url).rstrip("/")
+            headers = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
+            async with session.post("/admin/log-level", data="info", headers=headers) as answer:
+                assert answer.status == 200
+    finally:
+        logger.setLevel(before)
+
+
+async def test_with_a_token_the_token_decides() -> None:
+    headers = {"Authorization": "Bearer secret", "Host": "models.example", "Origin": "https://console.example"}
+    async with observed(auth_token="secret") as session:
+        async with session.get("/admin/settings", headers=headers) as answer:
+            assert answer.status == 200

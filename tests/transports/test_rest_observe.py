@@ -15,7 +15,8 @@ import pytest
 from asyncline import Engine, Graph, Request, op
 from asyncline.observe.observing import Observing
 from asyncline.settings import Source, merge
-from asyncline.transports.rest.observe import ObserveRoutes, _is_local
+from asyncline.transports.rest.local import is_loopback
+from asyncline.transports.rest.observe import ObserveRoutes
 from asyncline.transports.rest.transport import RestTransport
 
 
@@ -169,4 +170,4 @@ async def test_what_is_not_there_is_not_found() -> None:
     ],
 )
 def test_only_loopback_is_this_machine(address: str | None, expected: bool) -> None:
-    assert _is_local(address) is expected
+    assert is_loopback(address) is expected

@@ -5,7 +5,8 @@
     pipeline.tracer   the blocks of the tracer, which are nowhere else
     pipeline.access   a line for each request, if asked for
 
-in the folder `service.log_dir`, and all but the last two on the console too; without a folder, everything there.
+in the folder `service.log_dir`, which one server alone writes to, and all but the last two on the console too; without
+a folder, everything there.
 
 The loggers are `asyncline` and those of the packages that the Ops come from, unless the app has set up these or the
 root logger by itself: then they are the app's own affair.
@@ -24,6 +25,7 @@ from asyncline.graph.graph import Graph
 from asyncline.observe.logs.enqueue import Enqueue
 from asyncline.observe.logs.formats import ConsoleFormatter, FileFormatter, JsonFormatter, TracerFormatter
 from asyncline.observe.logs.limit import Limit
+from asyncline.observe.logs.lock import FolderLock, InUse
 from asyncline.observe.logs.writer import LogFile, Targets, Writer
 from asyncline.settings import ServiceSettings
 
@@ -33,7 +35,7 @@ LEVELS = ("debug", "info", "warning", "error")
 class Logs:
     """Set up by `start`, undone by `close`. The level is the one that `asyncline`'s logger has.
 
-    :raises SettingsError: the folder cannot be written to.
+    :raises SettingsError: the folder cannot be written to, or another server does.
     """
 
     def __init__(self, settings: ServiceSettings, graph: Graph) -> None:
@@ -45,6 +47,7 @@ class Logs:
         #: Where lines of requests go.
         self.access: Targets = (console,)
         self._closing: list[logging.Handler] = []
+        self._lock: FolderLock | None = None
         folder = settings.log_dir
         if folder is not None:
             nbytes = int(settings.log_file_mb * 10**6)
@@ -56,11 +59,16 @@ class Logs:
 
             try:
                 folder.mkdir(parents=True, exist_ok=True)
+                self._lock = FolderLock(folder)
                 text = JsonFormatter() if is_json else FileFormatter()
                 main += [file("pipeline.log", text), file("pipeline.log.wf", text, logging.WARNING)]
                 tracer = [file("pipeline.tracer", TracerFormatter())]
                 if settings.access_log:
                     self.access = (file("pipeline.access", logging.Formatter("%(message)s")),)
+            except InUse as error:
+                raise SettingsError(
+                    f"service.log_dir: another server ({error}) writes to {folder}: give each its own --log-dir"
+                ) from None
             except OSError as error:
                 self._close_files()
                 raise SettingsError(f"service.log_dir: cannot write to {folder}: {error.strerror}") from error
@@ -115,3 +123,5 @@ class Logs:
     def _close_files(self) -> None:
         for handler in self._closing:
             handler.close()
+        if self._lock is not None:
+            self._lock.close()

@@ -11,6 +11,7 @@
     oip.py         OipRoutes: /v2, the Open Inference Protocol
     paddle.py      PaddleRoute: POST /{name}/{method}, as Paddle Serving's REST gateway has it
     observe.py     ObserveRoutes: verdict, figures and timeline; the dashboard
+    local.py       who may look into /admin where there is no token
     live.py        all figures each second, as server-sent events, for those who watch
     dashboard.html /dashboard: one self-contained page over that stream
     admin.py       /admin: what looks into the process

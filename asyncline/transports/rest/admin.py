@@ -1,6 +1,6 @@
 """What an operator looks into, and turns, on a live server; `ObserveRoutes` lets in who may.
 
-GET  /admin/settings                the settings in force; secrets are stars
+GET  /admin/settings                the settings in force, and where each was written; secrets are stars
 GET  /admin/stacks                  what threads and tasks of the process are doing
 GET  /admin/log-level               debug, info, warning or error; POST the word to set it
 GET  /admin/tracemalloc?seconds=5   what is allocated in that time and not freed; all is slower meanwhile

@@ -8,14 +8,13 @@
     GET  /admin/timeline?data_id=7      the same of one request
 
 and the pages of `admin.py`. All but the dashboard's ask for the token where there is one; without one, `/admin` answers
-to this machine only.
+to this machine only, and takes nothing from the pages of other sites in its browsers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import re
 from base64 import b64encode
 from collections.abc import Callable
@@ -24,12 +23,13 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from asyncline.errors import BadRequest, NotFound, Overloaded, RequestError, Unauthenticated
+from asyncline.errors import BadRequest, NotFound, Overloaded, RequestError
 from asyncline.transports.rest.admin import Administered, AdminPages
 from asyncline.transports.rest.answer import JSON, Answer, error_answer
 from asyncline.transports.rest.events import EVENTS
 from asyncline.transports.rest.intake import Intake
 from asyncline.transports.rest.live import Viewers, Watched
+from asyncline.transports.rest.local import check_local
 from asyncline.transports.rest.query import seconds
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
 from asyncline.wire import json
@@ -105,8 +105,8 @@ class ObserveRoutes(Routes):
             raise MethodNotAllowed(f"{request.method[:16]} is not allowed here: GET the page", ", ".join(methods))
         if page != self._dashboard:  # it holds no figures, and asks for the token itself
             self._intake.authenticate(request)
-        if request.path.startswith("/admin/") and not self._intake.has_token and not _is_local(request.remote):
-            raise Unauthenticated("without --auth-token, /admin answers to the server's own machine only")
+        if request.path.startswith("/admin/") and not self._intake.has_token:
+            check_local(request)
         answer: web.StreamResponse = await page(request)
         return answer
 
@@ -151,10 +151,3 @@ class ObserveRoutes(Routes):
         answer = Answer(200, trace, JSON)
         await answer.compress(request.headers.get("Accept-Encoding"))
         return answer
-
-
-def _is_local(address: str | None) -> bool:
-    try:
-        return ipaddress.ip_address((address or "").partition("%")[0]).is_loopback
-    except ValueError:
-        return False
