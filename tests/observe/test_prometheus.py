@@ -256,7 +256,7 @@ async def test_the_dashboard_has_the_memory_and_use_of_gpus(monkeypatch: pytest.
     graph = Graph("g", Net(Request()))
     async with Engine(graph) as engine:
         engine.runners[0].replicas[0].device = "cuda:1"  # there is none here
-        live = Live(engine, Statistics(engine.plan), None, None)  # type: ignore[arg-type]  # not asked
+        live = Live(engine, Statistics(engine.plan), None)  # type: ignore[arg-type]  # not asked
         live._gpus_there = Devices(plan_on("cuda:1"))
         assert live._devices() == {"cuda:1": {"replicas": {"net": 1}}}
         assert live._reading is not None
