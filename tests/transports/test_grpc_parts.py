@@ -20,11 +20,11 @@ def frame(kind: int, nbytes: int = 0, flags: int = 0) -> bytes:
     return nbytes.to_bytes(3, "big") + bytes((kind, flags, 0, 0, 0, 1)) + bytes(nbytes)
 
 
-def walked(meter: Meter, data: bytes) -> int:
+def walked(meter: Meter, data: bytes, most: int = 10) -> int:
     """Walk through everything; returns in how many steps."""
     steps = 0
     while data:
-        data = data[meter.walk(data) :]
+        data = data[meter.walk(data, most) :]
         steps += 1
     return steps
 
@@ -35,29 +35,29 @@ def test_frames_are_found_however_they_are_cut(cuts: list[int], sizes: list[int]
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     pieces = [data[start:end] for start, end in itertools.pairwise(places)]
     for allowed in (len(sizes), len(sizes) - 1):
-        meter = Meter(CallLimits(chatter=allowed, burst=1000), lambda: 0.0)
+        meter = Meter(CallLimits(chatter=allowed), lambda: 0.0)
         if allowed == len(sizes):
             for piece in pieces:
-                walked(meter, piece)
+                walked(meter, piece, 1000)
         elif sizes:
             with pytest.raises(Abuse):
                 for piece in pieces:
-                    walked(meter, piece)
+                    walked(meter, piece, 1000)
 
 
 def test_so_many_frames_are_taken_at_a_time() -> None:
-    meter = Meter(CallLimits(burst=10), lambda: 0.0)
+    meter = Meter(CallLimits(), lambda: 0.0)
     data = PREFACE + frame(0, 5) * 95
-    assert meter.walk(data) == len(PREFACE) + 10 * 14
+    assert meter.walk(data, 10) == len(PREFACE) + 10 * 14
     assert walked(meter, data[len(PREFACE) + 10 * 14 :]) == 9
 
 
 def test_long_frames_are_not_counted_as_they_take_no_longer_than_their_bytes() -> None:
-    meter = Meter(CallLimits(burst=10), lambda: 0.0)
+    meter = Meter(CallLimits(), lambda: 0.0)
     long = frame(0, 2**14)
-    assert meter.walk(PREFACE + long * 20) == len(PREFACE + long * 20)
+    assert meter.walk(PREFACE + long * 20, 10) == len(PREFACE + long * 20)
     mixed = (frame(1, 5) + long) * 20
-    assert meter.walk(mixed) == len(mixed) // 2 - len(long)
+    assert meter.walk(mixed, 10) == len(mixed) // 2 - len(long)
 
 
 def test_what_is_used_up_comes_back_with_time_and_with_calls() -> None:

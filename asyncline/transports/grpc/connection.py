@@ -34,6 +34,7 @@ from asyncline.transports.grpc.meter import PREFACE, Abuse, Meter
 from asyncline.transports.grpc.status import Headers
 from asyncline.transports.guard.guard import Ticket
 from asyncline.transports.guard.limits import Limits
+from asyncline.transports.guard.turns import Turns
 from asyncline.transports.guard.unread import Unread
 from asyncline.transports.timing import Timing, trace_headers
 
@@ -72,6 +73,7 @@ class Shared:
         self.settings = settings
         self.limits = limits
         self.call_limits = call_limits
+        self.turns = Turns(call_limits.turn_burst)
         self.methods = methods
         self.open_methods = open_methods
         self.max_body_nbytes = int(settings.max_body_mb * 10**6)
@@ -207,8 +209,15 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         """Do what the frames say; what is too much for one turn waits."""
+        turns = self.shared.turns
+        most = min(turns.left, self._call_limits.burst)
+        if most <= 0:
+            self._waiting = data
+            self._go_on()
+            return
         try:
-            place = self._meter.walk(data)
+            place = self._meter.walk(data, most)
+            turns.spend(self._meter.walked)
             events = self._h2.receive_data(data if place == len(data) else memoryview(data)[:place])
             for event in events:
                 handle = _HANDLERS.get(type(event))
@@ -241,7 +250,7 @@ class Connection(asyncio.Protocol):
             self._socket.resume_reading()
         if self._waiting and not self._is_paused and not self._is_turn_due:
             self._is_turn_due = True
-            self._loop.call_soon(self._turn)
+            self.shared.turns.wait(self._turn)
 
     def _turn(self) -> None:
         self._is_turn_due = False

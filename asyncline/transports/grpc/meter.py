@@ -30,17 +30,19 @@ class Meter:
         #: Bytes of the current frame, at first of the preface, that are still to come.
         self._left = len(PREFACE)
         self._prefix = b""
+        #: Short frames that the last walk has found.
+        self.walked = 0
         self._resets = float(limits.resets)
         self._chatter = float(limits.chatter)
         self._filled_at = clock()
 
-    def walk(self, data: bytes) -> int:
-        """Count the frames that begin in `data`, at most `burst` short ones; returns the place up to which it got.
+    def walk(self, data: bytes, most: int) -> int:
+        """Count the frames that begin in `data`, at most `most` short ones; returns the place up to which it got.
 
         :raises Abuse: there are too many of a kind, or one is too long.
         """
-        limits = self._limits
         place, end = self._left, len(data)
+        self.walked = 0
         if self._prefix:
             # A prefix is cut in two at most a few times in a second: it need not be fast.
             joined = self._prefix + data[: _PREFIX_NBYTES - len(self._prefix)]
@@ -49,7 +51,7 @@ class Meter:
                 return end
             place = self._count(joined, 0) - len(self._prefix)
             self._prefix = b""
-        left = limits.burst
+        left = most
         while left:
             if place + _PREFIX_NBYTES > end:
                 break
@@ -57,8 +59,9 @@ class Meter:
             left -= place - began < LONG_NBYTES
         else:
             if place < end:
-                self._left = 0
+                self._left, self.walked = 0, most
                 return place
+        self.walked = most - left
         if place >= end:
             self._left = place - end
         elif place + _PREFIX_NBYTES > end:

@@ -3,6 +3,7 @@
     limits.py    Limits: the figures, in time, bytes and connections
     guard.py     ConnGuard: counts connections, in all and of each peer; Ticket: one that is counted
     listener.py  Listener: the listening sockets of one transport; accepts while there are descriptors
+    turns.py     Turns: how much of one wire's work is done in one turn of the loop
     unread.py    Unread: what was written to a client that does not read, as bytes in flight
 
     socket → Listener → ConnGuard.admit → Ticket → protocol → ... → Ticket.close
@@ -13,6 +14,7 @@
 | accept                                  | over the connections in all or of the peer         | (refused) |
 | TLS handshake                           | `header_s`, or it fails                            | handshake |
 | first message, or a head that has begun | `header_s`                                         | slow      |
+| over HTTP/1, no byte of a first one     | `header_s`                                         | idle      |
 | body                                    | `body_s`; slower than `upload_nbytes_s`            | slow      |
 | being served                            | by the request's own deadline                      |           |
 | answers that are not read               | less than `download_nbytes_s` read in `stall_s`    | stalled   |

@@ -15,6 +15,7 @@ from aiohttp.web_protocol import _ErrInfo
 from asyncline.engine.alarm import Alarm
 from asyncline.errors import BadRequest, OpError, RequestError, SlowClient
 from asyncline.transports.guard.guard import Ticket
+from asyncline.transports.guard.turns import Turns
 from asyncline.transports.guard.unread import Unread
 from asyncline.transports.rest.answer import HeadTooLarge
 
@@ -24,17 +25,22 @@ TOO_MANY_HEADERS = "Too many headers received"
 """What aiohttp says of them; there is no class for it."""
 
 
+WAITING_NBYTES = 16 * 1024
+"""With more than this waiting for its turn, nothing more is read from a client. One read may be longer."""
+
+
 class Connection(web.RequestHandler):
     """One client, from its first byte to its end.
 
     aiohttp times nothing but idle connections. Here a head, a body and the reading of answers have limits too; one
     Alarm watches them all, and is not touched by a request that comes in one piece and whose answer is taken.
 
+    :param turns: of all connections.
     :param refuse: the answer to what is no request.
     """
 
     def __init__(
-        self, server: web.Server, ticket: Ticket, refuse: Callable[[RequestError], web.StreamResponse]
+        self, server: web.Server, ticket: Ticket, turns: Turns, refuse: Callable[[RequestError], web.StreamResponse]
     ) -> None:
         limits = ticket.guard.limits
         loop = asyncio.get_running_loop()
@@ -48,10 +54,16 @@ class Connection(web.RequestHandler):
         )
         self._ticket = ticket
         self._limits = limits
+        self._turns = turns
         self._refuse = refuse
+        #: What was read and waits for its turn, and whether nothing more is read until then.
+        self._waiting = b""
+        self._is_full = False
         self._unread = Unread(ticket.guard)
         self._alarm = Alarm(loop, self._check)
-        #: When a head has begun that is not complete; 0 where none has.
+        #: Whether nothing has come at all. Browsers open connections that they may never use.
+        self._is_spare = True
+        #: When a head has begun that is not complete, or the connection itself; 0 where none has.
         self._head_began_at = 0.0
         #: The body that is being received, and why it will not be.
         self._body: StreamReader | None = None
@@ -72,15 +84,49 @@ class Connection(web.RequestHandler):
         self._begin_head()
 
     def data_received(self, data: bytes) -> None:
+        turns = self._turns
+        if not data:  # aiohttp says so, to go on with what it has
+            super().data_received(data)
+        elif turns.left > 0 and not self._waiting:
+            turns.spend()
+            self._receive(data)
+        else:
+            if not self._waiting:
+                turns.wait(self._turn)
+            self._waiting += data
+            # Not at once: to stop and to begin again costs a sixth of a small request, and nearly always that is all.
+            if not self._is_full and len(self._waiting) > WAITING_NBYTES:
+                self._is_full = True
+                self._pause_transport_reading()
+
+    def _turn(self) -> None:
+        """Take in what waits."""
+        data, self._waiting = self._waiting, b""
+        if not self._ticket.is_open:
+            return
+        self._turns.spend()
+        self._receive(data)
+        if self._is_full:
+            self._is_full = False
+            if not self._reading_paused and not self._buffer_paused:
+                self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        if not self._is_full:
+            super()._resume_transport_reading()
+
+    def _receive(self, data: bytes) -> None:
         count = self._request_count
         super().data_received(data)
         if self._request_count != count:
+            self._is_spare = False
             self._head_began_at = 0.0
             if self._body is None or self._body.is_eof():
                 return
             if isinstance(malformed := self._messages[-1][0], _ErrInfo):
                 self._end_body(BadRequest(f"the body is malformed: {_first_line(malformed.message)}"), "malformed")
-        elif not self._head_began_at and self._waiter is not None and data:
+        elif self._is_spare or (not self._head_began_at and self._waiter is not None):
+            self._is_spare = False
             self._begin_head()  # a request was waited for, and this was less than one
 
     def pause_writing(self) -> None:
@@ -178,6 +224,10 @@ class Connection(web.RequestHandler):
                 return
         elif self._head_began_at:
             due = self._head_began_at + self._limits.header_s
+            if now >= due and self._is_spare:
+                self._ticket.because("idle")
+                self.force_close()
+                return
             if now >= due:
                 self._ticket.because("slow")
                 self._say(SlowClient(f"no request was complete within {self._limits.header_s:g} s"))

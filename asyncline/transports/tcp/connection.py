@@ -26,6 +26,7 @@ from asyncline.errors import (
 from asyncline.settings import ServiceSettings
 from asyncline.transports.guard.guard import Ticket
 from asyncline.transports.guard.limits import Limits
+from asyncline.transports.guard.turns import Turns
 from asyncline.transports.guard.unread import Unread
 from asyncline.transports.tcp.limits import CallLimits
 from asyncline.transports.tcp.parts import PartsOut
@@ -54,6 +55,7 @@ class Shared:
         self.settings = settings
         self.limits = limits
         self.call_limits = call_limits
+        self.turns = Turns(call_limits.turn_burst)
         self.max_body_nbytes = int(settings.max_body_mb * 10**6)
         self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.connections: set[Connection] = set()
@@ -131,7 +133,9 @@ class Connection(asyncio.BufferedProtocol):
         self._read_at = self._loop.time()
         self._read_nbytes += nbytes
         if self._decoder.buffer is not None:
-            self._take(iter(self._decoder.received(nbytes)))
+            received = self._decoder.received(nbytes)
+            if received:
+                self._take(iter(received))
         else:
             self._take(self._decoder.feed(self._shared.scratch[:nbytes]))
 
@@ -173,26 +177,34 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take(self, frames: Iterator[Frame]) -> None:
         """Do what the frames say; what is too much for one turn waits."""
-        left = self._call_limits.burst
-        for kind, stream, header, body in frames:
-            if kind == decoder.CALL and self._state == OPEN:
-                self._call(stream, header, body)
+        turns = self._shared.turns
+        most = left = min(turns.left, self._call_limits.burst)
+        if left <= 0:
+            self._waiting = frames
+            self._go_on()
+            return
+        try:
+            for kind, stream, header, body in frames:
+                left -= 1
+                if kind == decoder.CALL and self._state == OPEN:
+                    self._call(stream, header, body)
+                else:
+                    self._control(kind, stream, header)
+                if self._state >= ENDING:
+                    return
+                if self._out_nbytes > self._limits.unread_nbytes:
+                    self._flush()
+                if not left or self._is_paused:
+                    self._waiting = frames
+                    break
             else:
-                self._control(kind, stream, header)
-            if self._state >= ENDING:
-                return
-            left -= 1
-            if self._out_nbytes > self._limits.unread_nbytes:
-                self._flush()
-            if not left or self._is_paused:
-                self._waiting = frames
-                break
-        else:
-            if self._decoder.error is not None:
-                self._end(self._decoder.error)
-            if self._state >= ENDING:
-                return
-            self._watch_frame()
+                if self._decoder.error is not None:
+                    self._end(self._decoder.error)
+                if self._state >= ENDING:
+                    return
+                self._watch_frame()
+        finally:
+            turns.spend(most - left)
         self._flush()
         if self._waiting is not None:
             self._go_on()
@@ -206,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
             self._socket.resume_reading()
         if self._waiting is not None and not self._is_paused and not self._is_turn_due:
             self._is_turn_due = True
-            self._loop.call_soon(self._turn)
+            self._shared.turns.wait(self._turn)
 
     def _turn(self) -> None:
         self._is_turn_due = False

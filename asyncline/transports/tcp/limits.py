@@ -16,3 +16,5 @@ class CallLimits:
     burst: int = 16
     """Most frames of one connection in one turn of the loop; others have theirs in between. With 64 of them in a turn
     requests by other wires waited twice as long, for 2 % more calls."""
+    turn_burst: int = 32
+    """Most of all connections."""
