@@ -7,13 +7,15 @@ answer has them where `Accept` says `application/msgpack;tensor=ext`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import numpy as np
 
-from asyncline.errors import BadRequest, OpError
-from asyncline.wire.frame.values import DTYPES, dtype_name, tensor_from
+from asyncline.errors import BadRequest, OpError, TooLarge
+from asyncline.wire import heads
+from asyncline.wire.frame.values import DTYPES, MAX_DIMENSIONS, MAX_SECTIONS, dtype_name, tensor_from
 
 TENSOR = 1
 """The extension type of an array."""
@@ -29,10 +31,16 @@ def decode(data: bytes | memoryview, *, answer: bool = False) -> Any:
     :param answer: it is one: arrays are read-only, which saves a copy, and keys of maps need not be texts. In a request
         a stranger could choose such as all hash alike.
     :raises BadRequest: it is no msgpack.
+    :raises TooLarge: a request has more than MAX_SECTIONS arrays.
     """
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=not answer, ext_hook=_view if answer else _own)
-    except BadRequest:
+        if len(data) <= heads.LEAST_NBYTES:  # which has not many arrays
+            hook: Callable[[int, bytes], Any] = _view if answer else _own
+        else:
+            heads.check(data)
+            hook = _view if answer else _Owner()
+        return msgpack.unpackb(data, raw=False, strict_map_key=not answer, ext_hook=hook)
+    except (BadRequest, TooLarge):
         raise
     except Exception as error:  # msgpack raises many kinds, ValueError and its own
         raise BadRequest(f"the body is no msgpack: {str(error) or type(error).__name__}") from None
@@ -73,7 +81,7 @@ def _tensor(value: Any) -> Any:
 def _view(code: int, data: bytes) -> Any:
     if code != TENSOR:
         return msgpack.ExtType(code, data)
-    said = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    said = msgpack.unpackb(data, raw=False, max_array_len=MAX_DIMENSIONS, max_map_len=MAX_DIMENSIONS)
     if type(said) is not list or len(said) != 3 or type(said[2]) is not bytes:
         raise BadRequest("a tensor is no [dtype, shape, bytes]")
     return tensor_from(*said)
@@ -83,3 +91,16 @@ def _own(code: int, data: bytes) -> Any:
     """An array that a hook may write into, as those of other wires."""
     value = _view(code, data)
     return value if code != TENSOR else value.copy()
+
+
+class _Owner:
+    """Reads and counts the extensions of one request."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, code: int, data: bytes) -> Any:
+        self._count += 1
+        if self._count > MAX_SECTIONS:
+            raise TooLarge(f"there are more than {MAX_SECTIONS} arrays: send fewer, or larger ones")
+        return _own(code, data)

@@ -14,6 +14,7 @@ import msgpack
 import numpy as np
 
 from asyncline.errors import BadRequest, TooLarge
+from asyncline.wire import heads
 from asyncline.wire.frame.decoder import ALIGNMENT, MAX_BODY_NBYTES, MAX_HEADER_NBYTES, Buffer
 from asyncline.wire.oip.datatypes import Array, count
 
@@ -30,6 +31,10 @@ DTYPES = {
 """The dtypes of tensors, by numpy's names. All are little-endian."""
 MAX_DEPTH = 32
 """Most arrays and maps inside each other in a CALL, the header's own among them."""
+MAX_DIMENSIONS = 64
+"""Most lengths of a shape that are read at all."""
+MAX_SECTIONS = 4096
+"""Most extensions in one CALL: each is a call of Python, on the loop."""
 INLINE_NBYTES = 4096
 """Bytes and texts up to here stay in the header."""
 
@@ -151,10 +156,11 @@ def decode_limited(header: bytes, body: memoryview | None, max_value_nbytes: int
         choose such as all hash alike.
     :raises TooLarge: over `max_value_nbytes`.
     """
-    if body is None:
+    if body is None and len(header) <= INLINE_NBYTES:  # which has not many extensions
         document = _unpack(header, _without_body, any_keys=False)
         may_be_deep = _may_be_deep(header)
     else:
+        body = memoryview(b"") if body is None else body
         sections = _Sections(body, max_value_nbytes, any_keys=False)
         document = _unpack(header, sections, any_keys=False)
         may_be_deep = sections.has_value or _may_be_deep(header)
@@ -165,6 +171,8 @@ def decode_limited(header: bytes, body: memoryview | None, max_value_nbytes: int
 
 def _unpack(header: bytes, hook: Callable[[int, bytes], Any], *, any_keys: bool) -> Any:
     try:
+        if len(header) > heads.LEAST_NBYTES:
+            heads.check(header)
         return msgpack.unpackb(header, raw=False, strict_map_key=not any_keys, ext_hook=hook)
     except (BadRequest, TooLarge):
         raise
@@ -180,12 +188,16 @@ class _Sections:
         self._left = len(body)
         self._max_value_nbytes = max_value_nbytes
         self._any_keys = any_keys
+        self._count = 0
         self.has_value = False
 
     def __call__(self, code: int, data: bytes) -> Any:
         if code not in (TENSOR, BYTES, VALUE):
             raise BadRequest(f"there is no extension of type {code}")
-        place = msgpack.unpackb(data, raw=False)
+        self._count += 1
+        if self._count > MAX_SECTIONS and not self._any_keys:
+            raise TooLarge(f"there are more than {MAX_SECTIONS} arrays and long bytes: send fewer, or larger ones")
+        place = msgpack.unpackb(data, raw=False, max_array_len=MAX_DIMENSIONS, max_map_len=MAX_DIMENSIONS)
         if type(place) is not list or len(place) != (3 if code == TENSOR else 2) or not _is_length(place[0]):
             raise BadRequest(f"extension {code} does not say where its section is")
         if code == TENSOR:
@@ -217,6 +229,7 @@ class _Sections:
                 "send arrays"
             )
         self.has_value = True
+        heads.check(section)
         return msgpack.unpackb(section, raw=False, strict_map_key=not self._any_keys, ext_hook=self)
 
 
