@@ -25,6 +25,9 @@ from asyncline.observe.windows import Windows
 
 WINDOW_S = 10
 """Of the shares of time."""
+OUTCOMES = dict.fromkeys(("ok", "op_error", "worker_crashed", "unavailable", "deadline"), 0)
+REASONS = dict.fromkeys(("overloaded", "unavailable"), 0)
+"""There from the first page on: of a series that begins above 0, Prometheus never sees the first increase."""
 
 
 class Metrics:
@@ -74,11 +77,11 @@ class Metrics:
     def _requests(self) -> Iterator[Metric]:
         counted = self._statistics
         outcomes = CounterMetricFamily("asyncline_requests", "Requests that had an outcome, by code.", labels=["code"])
-        for code, count in counted.outcomes.items():
+        for code, count in {**OUTCOMES, **counted.outcomes}.items():
             outcomes.add_metric([code], count)
         yield outcomes
         rejected = CounterMetricFamily("asyncline_rejected", "Requests refused at the door.", labels=["reason"])
-        for reason, count in counted.rejections.items():
+        for reason, count in {**REASONS, **counted.rejections}.items():
             rejected.add_metric([reason], count)
         yield rejected
         seconds = HistogramMetricFamily("asyncline_request_seconds", "Time from admission to outcome.")
