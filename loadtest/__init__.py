@@ -7,7 +7,7 @@
     │   ├── echo_graph.py      ours: a graph of one inline Op
     │   ├── echo_baseline.py   theirs
     │   └── echo.lua           what wrk sends
-    ├── observe.py       the same echo with all that observes it, against without
+    ├── observe.py       the same echo and OCR with all that observes them, against without
     │   └── observe_served.py  the server
     ├── verdict.py       whether the verdict names planted bottlenecks, and what its knobs bring
     │   └── verdict_graph.py   graphs in which one thing is slow

@@ -66,9 +66,7 @@ def measure(rounds: int, pages_per_round: int) -> Report:
     count = min(PAGES, pages_per_round)
     pages = [number % count for number in range(pages_per_round)]
     with _cores(CORES), TemporaryDirectory() as folder:
-        files = [Path(folder, f"{number}.jpg") for number in range(count)]
-        for number, file in enumerate(files):
-            file.write_bytes(page(LINES, number, photo=number % 2 == 1))
+        files = write_pages(Path(folder), count)
         with ServedOcr(files) as served:
             with RawOcr(1, 2, files) as one, RawOcr(2, 1, files) as two:
                 contest = Contest(one, count)
@@ -82,6 +80,14 @@ def measure(rounds: int, pages_per_round: int) -> Report:
         f"photographed) on {CORES} cores; the ratio is to the better baseline of each round. Texts are equal."
     )
     return report
+
+
+def write_pages(folder: Path, count: int) -> list[Path]:
+    """Different pages, every second one as photographed."""
+    files = [folder / f"{number}.jpg" for number in range(count)]
+    for number, file in enumerate(files):
+        file.write_bytes(page(LINES, number, photo=number % 2 == 1))
+    return files
 
 
 def _add_pages(

@@ -12,25 +12,29 @@ import aiohttp
 from loadtest.child import Child
 from loadtest.report import BenchmarkFailed
 
+APP, CONFIG = "ops.ocr:graph", "config/ocr.yml"
 CLIENTS = 8
 PAGE_S = 120.0
 
 
 class ServedOcr:
-    """`asyncline serve ops.ocr:graph` under CLIENTS clients at most, each with a page in flight."""
+    """`asyncline serve ops.ocr:graph` under CLIENTS clients at most, each with a page in flight.
+
+    :param child: serves that graph in another way.
+    """
 
     name = "asyncline"
 
-    def __init__(self, pages: Sequence[Path]) -> None:
+    def __init__(self, pages: Sequence[Path], child: Child | None = None) -> None:
         self._pages = [path.read_bytes() for path in pages]
-        self._child = Child("asyncline", "serve", "ops.ocr:graph", "--config", "config/ocr.yml", "--http-port", "0")
+        self._child = child or Child("asyncline", "serve", APP, "--config", CONFIG, "--http-port", "0")
         self._loop = asyncio.Runner()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._child)
             stack.enter_context(self._loop)
-            self._url = f"{self._child.address()}/ocr"
+            self.address = self._child.address()
             self._session = self._loop.run(self._open())
             stack.callback(lambda: self._loop.run(self._session.close()))
             self.read([*range(len(self._pages))] * 2)  # warm
@@ -50,7 +54,7 @@ class ServedOcr:
         return self._child.cpu_s()
 
     async def _open(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PAGE_S))
+        return aiohttp.ClientSession(self.address, timeout=aiohttp.ClientTimeout(PAGE_S))
 
     async def _post_all(self, pages: Sequence[int]) -> list[list[str]]:
         clients = asyncio.Semaphore(CLIENTS)
@@ -61,7 +65,7 @@ class ServedOcr:
     async def _post(self, page: int, clients: asyncio.Semaphore) -> list[str]:
         headers = {"Content-Type": "image/jpeg"}
         try:
-            async with clients, self._session.post(self._url, data=self._pages[page], headers=headers) as answer:
+            async with clients, self._session.post("/ocr", data=self._pages[page], headers=headers) as answer:
                 if answer.status == 200:
                     return [line["text"] for line in (await answer.json())["lines"]]
                 problem = f"{answer.status}: {await answer.text()}"
