@@ -125,9 +125,13 @@ class Connection(web.RequestHandler):
                 return
             if isinstance(malformed := self._messages[-1][0], _ErrInfo):
                 self._end_body(BadRequest(f"the body is malformed: {_first_line(malformed.message)}"), "malformed")
-        elif self._is_spare or (not self._head_began_at and self._waiter is not None):
+        elif self._is_spare or (not self._head_began_at and self._waits()):
             self._is_spare = False
             self._begin_head()  # a request was waited for, and this was less than one
+
+    def _waits(self) -> bool:
+        """Whether all that came is answered. A request that aiohttp's task has not taken yet is there already."""
+        return self._waiter is not None and not self._waiter.done()
 
     def pause_writing(self) -> None:
         super().pause_writing()
