@@ -5,6 +5,7 @@
     admission.py  the door: tokens and bytes
     channel.py    Channel: the bounded queue in front of an Op
     runner.py     Runner: one Op at work; visit.py: one Item at one Op, and its Samples
+    jumping.py    JumpingRunner: one that may hand its result on in the place of another's
     processing.py Processing: `process` of one Op at work, the replicas and what waits for them
     batching/     Batcher: which samples run together, when and where (pure policy)
     lanes/        where hooks run

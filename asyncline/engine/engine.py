@@ -20,6 +20,7 @@ from asyncline.engine.expiry import Expiry
 from asyncline.engine.guard import BLOCKED_S, LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
 from asyncline.engine.item import PENDING, Item
+from asyncline.engine.jumping import JumpingRunner, add_earlier_times
 from asyncline.engine.lanes.accelerator import DeviceLost
 from asyncline.engine.lanes.base import Lane, LaneStatistics
 from asyncline.engine.lanes.lanes import Lanes
@@ -30,7 +31,7 @@ from asyncline.engine.stream import stream
 from asyncline.errors import OpError, RequestError, Unavailable, hook_error, load_error
 from asyncline.graph.graph import Graph
 from asyncline.graph.op import is_async
-from asyncline.graph.plan import STAGES, Node, Plan, plan
+from asyncline.graph.plan import STAGES, Node, Plan, Target, plan
 from asyncline.settings import Settings, merge
 
 log = logging.getLogger("asyncline.engine")
@@ -95,6 +96,8 @@ class Engine:
         self._awake: deque[Runner] = deque()
         self._turning = False
         self._items: dict[int, Item] = {}
+        #: By data_id of Items that have jumped: the times of Ops that run again.
+        self.jumped: dict[int, list[float]] = {}
         self.has_priorities = settings.service.priorities > 1
         self._timeout_s = settings.service.timeout_ms / 1e3
         self._unpack = graph.request.unpack
@@ -169,7 +172,8 @@ class Engine:
         for node in nodes:
             replicas = list(self._make_lanes.replicas(node, tasks, self.clock))
             pre, post = (self._lanes.get(node.lane(hook) or "") for hook in ("preprocess", "postprocess"))
-            self.runners.append(Runner(self, node, pre, post, replicas))
+            kind = Runner if node.target is None else JumpingRunner
+            self.runners.append(kind(self, node, pre, post, replicas))
         # Side by side: loading is mostly reading files, and native code without the GIL.
         try:
             async with asyncio.TaskGroup() as loading:
@@ -406,7 +410,7 @@ class Engine:
             self._turning = False
             current.set(None)  # the caller's context is its own again
 
-    def deliver(self, item: Item, node: Node, value: Any, now: float) -> None:
+    def deliver(self, item: Item, node: Node | Target, value: Any, now: float) -> None:
         """`node` has its result for `item`: hand it to the Ops that take it, and out."""
         item.values[node.slot] = value
         if node.output:
@@ -443,6 +447,8 @@ class Engine:
         if item.outputs_left:
             # It failed or was answered early, perhaps while it waited in a Channel.
             item.times = [seconds if seconds >= 0 else now + seconds for seconds in item.times]
+        if self.jumped:
+            add_earlier_times(item, self.jumped.pop(item.data_id, None))
         item.times[-1] = now - item.started_at
         del self._items[item.data_id]
         item.tick.discard(item)

@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from asyncline.errors import GraphError
 from asyncline.graph.fields import Tensor
+from asyncline.graph.jump import find_jumps
 from asyncline.graph.op import Op
 from asyncline.graph.request import Input, Request, Response
 
@@ -40,6 +41,8 @@ class Graph:
         self.ops: tuple[Op, ...] = tuple(self._in_order())
         self._check_names()
         self._check_unused()
+        #: By the Op that jumps: those that then run again.
+        self.jumps = find_jumps(self.ops, self.response.outputs.values())
         #: Whether the answer comes in parts: its one output is an Op whose last hook is an async generator.
         self.streams = self._check_streams()
 

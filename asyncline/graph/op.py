@@ -56,6 +56,10 @@ class Op(Input):
     cpu_concurrency: int | None = None
     """Most of its `preprocess` and `postprocess` at once in the thread lane; None: as many as that has threads."""
 
+    jumps_to: Input | None = None
+    """Another Op, or the whole Request, in whose place the result is handed on where the hook `jumps(self, result)`
+    says so, which runs on the loop; see `graph/jump.py`. Set before there is a Graph."""
+
     model: Any = None
     """What `load_model` returned, in the thread that runs `process`."""
 

@@ -24,6 +24,19 @@ and from the end of the last until the loop has handed it on."""
 
 
 @dataclass(frozen=True)
+class Target:
+    """Where the result of an Op goes when it jumps: for what comes after, it is the value of another Op."""
+
+    slot: int
+    """Where that one's value lies."""
+    output: bool
+    consumers: tuple[int, ...]
+    """As of that one's Node."""
+    again: tuple[int, ...]
+    """Indices of the Ops that are to run again."""
+
+
+@dataclass(frozen=True)
 class Node:
     """One Op in its place in the graph."""
 
@@ -42,6 +55,8 @@ class Node:
     output: bool
     chains: Mapping[str, Chain] = field(default_factory=dict)
     """By hook: the chain that it begins, where other hooks run in its task."""
+    target: Target | None = None
+    """Where its result may jump to."""
 
     @property
     def name(self) -> str:
@@ -154,6 +169,7 @@ def plan(graph: Graph, settings: Settings) -> Plan:
                 waits_for=sum(not isinstance(value, FieldInput) and value is not graph.request for value in op.inputs),
                 consumers=tuple(consumers[op]),
                 output=op in graph.response.outputs.values(),
+                target=_target(graph, op, slots, consumers),
             )
         )
     laid_out = Plan(
@@ -163,4 +179,17 @@ def plan(graph: Graph, settings: Settings) -> Plan:
         entry=tuple(node.index for node in nodes if not node.waits_for),
         outputs=tuple((name, slots[value]) for name, value in graph.response.outputs.items()),
     )
-    return fuse(laid_out) if settings.dag.fuse else laid_out
+    # A hook that runs in the task of the one before it would have run where that one then jumps.
+    return fuse(laid_out) if settings.dag.fuse and not graph.jumps else laid_out
+
+
+def _target(graph: Graph, op: Op, slots: Mapping[Input, int], consumers: Mapping[Input, list[int]]) -> Target | None:
+    target = op.jumps_to
+    if target is None:
+        return None
+    return Target(
+        slot=slots[target],
+        output=target in graph.response.outputs.values(),
+        consumers=tuple(consumers.get(target, ())),
+        again=tuple(map(graph.ops.index, graph.jumps[op])),
+    )

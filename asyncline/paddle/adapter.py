@@ -1,11 +1,9 @@
-"""Adapters: Paddle's Ops as Ops of ours.
+"""Steps: Paddle's Ops between the ends of a pipeline, as Ops of ours.
 
-    PlainEntry        of a RequestOp as it is                    value: (data, log_id)
-    Entry             unpack_request_package and init_op         value: (data, log_id)
-    Step              preprocess and postprocess, in one hook    value: (data, log_id)
-    ModelStep         preprocess, process, postprocess           value: (data, log_id)
+    Step              preprocess and postprocess, in one hook
+    ModelStep         preprocess, process, postprocess
 
-The last of them packs the answer too, so that its value is a PipelineResponse. A sample of a ModelStep is
+The last of them packs the answer too, unless others jump to it. A sample of a ModelStep is
 `(feed, state, inputs, data_id, log_id)`, its result `(fetched, state, inputs)`: `state` is what the hooks have set on
 `self`, `inputs` what `preprocess` got, or None where it is made again for `postprocess`.
 """
@@ -16,13 +14,14 @@ import copy
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from asyncline.engine.context import current, worker_place
-from asyncline.errors import BadRequest, RequestError
+from asyncline.engine.context import worker_place
+from asyncline.errors import RequestError
 from asyncline.graph.op import Op as EngineOp
 from asyncline.graph.outcomes import Each, Skip
-from asyncline.graph.request import Input, Request
+from asyncline.graph.request import Input
 from asyncline.paddle import feeds
 from asyncline.paddle.channel_data import ChannelData
+from asyncline.paddle.ends import Packer, Value
 from asyncline.paddle.errors import (
     CustomExceptionCode,
     HookError,
@@ -32,62 +31,12 @@ from asyncline.paddle.errors import (
     number,
     told,
 )
-from asyncline.paddle.hooks import Hook
+from asyncline.paddle.hooks import Hook, data_id_now, filled
 from asyncline.paddle.op import Op
 from asyncline.paddle.predictor import ModelFile, Predictor
-from asyncline.paddle.request_op import RequestOp
 from asyncline.paddle.response_op import ResponseOp
-from asyncline.wire.paddle import PipelineRequest
 
 IDS = ("data_id", "log_id")
-Value = tuple[dict[str, Any], int]
-"""What an Op hands on: its result, and the log_id that the request came with."""
-
-
-class PipelineEntry(Request):
-    """The graph's entry: the PipelineRequest as it came."""
-
-    takes_pipeline = True
-
-    def unpack(self, payload: Any) -> Any:
-        if not isinstance(payload, PipelineRequest):
-            raise BadRequest("expected a request of Paddle's: POST /{name}/prediction with key and value")
-        return payload
-
-
-class PlainEntry(PipelineEntry):
-    """The graph's entry, where nobody has overridden RequestOp: what it does is no work for an Op."""
-
-    def unpack(self, payload: Any) -> Value:
-        request: PipelineRequest = super().unpack(payload)
-        return request.values(), request.logid
-
-
-class Entry(EngineOp):
-    """A subclass of RequestOp as an Op of ours."""
-
-    def __init__(self, request: Input, *, paddle: RequestOp, **settings: Any) -> None:
-        super().__init__(request, **settings)
-        self.paddle = paddle
-        self._unpack = Hook(paddle, RequestOp, "unpack_request_package", 1)
-
-    def init_op(self) -> None:
-        self.paddle.init_op()
-
-    def preprocess(self, request: PipelineRequest) -> Value:
-        try:
-            returned, _ = self._unpack.run({}, request)
-            data, log_id, code, info = _filled(returned, (None, request.logid, None, ""))
-        except RequestError:
-            raise
-        except Exception as error:
-            text = f"unpack_request_package: {type(error).__name__}: {error}"
-            raise caused_by(error, CustomExceptionCode.RPC_PACKAGE_ERROR.value, text) from error
-        check_product_error(code, info)
-        if not isinstance(data, dict):
-            text = f"unpack_request_package: expected a dict, got {type(data).__name__}"
-            raise HookError(CustomExceptionCode.RPC_PACKAGE_ERROR.value, text)
-        return data, log_id
 
 
 class Step(EngineOp):
@@ -96,6 +45,7 @@ class Step(EngineOp):
     :param paddle: the Op itself.
     :param sources: the names of its inputs, and whether others take the same value.
     :param response: packs the answer, where this is the last Op.
+    :param may_jump: whether `jumps_to` will be set.
     """
 
     def __init__(
@@ -104,27 +54,28 @@ class Step(EngineOp):
         paddle: Op,
         sources: tuple[tuple[str, bool], ...],
         response: ResponseOp | None = None,
+        may_jump: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(*inputs, **settings)
         self.paddle = paddle
         self._sources = sources
-        self._response = response
+        self._packer = None if response is None else Packer(response)
         self._where = type(paddle).__qualname__
         self._preprocess = Hook(paddle, Op, "preprocess", 1, IDS)
         self._postprocess = Hook(paddle, Op, "postprocess", 2, IDS)
-        self._pack = None if response is None else Hook(response, ResponseOp, "pack_response_package", 1)
+        self._check_jumping = Hook(paddle, Op, "check_jumping", 1) if may_jump else None
 
     def init_op(self) -> None:
         self.paddle.concurrency_idx = worker_place.get()
         self.paddle.init_op()
-        if self._response is not None:
-            self._response.init_op()
+        if self._packer is not None:
+            self._packer.init()
 
     def preprocess(self, *values: Value) -> Any:
         """Both hooks, as nothing comes between them."""
         inputs = self._input_dicts(values)
-        data_id, log_id = _data_id(), values[0][1]
+        data_id, log_id = data_id_now(), values[0][1]
         data, _, state = self._prepare(inputs, data_id, log_id)
         return self._finish(data, state, inputs, data_id, log_id)
 
@@ -132,7 +83,7 @@ class Step(EngineOp):
         """What `preprocess` made: data, whether to skip, and the state."""
         try:
             returned, state = self._preprocess.run({}, inputs, ids=(data_id, log_id))
-            data, skips, code, info = _filled(returned, (None, False, None, ""))
+            data, skips, code, info = filled(returned, (None, False, None, ""))
         except Exception as error:
             raise hook_failed(error, self._where, "preprocess", log_id) from error
         if code is not None:
@@ -142,8 +93,8 @@ class Step(EngineOp):
     def _finish(self, fetched: Any, state: Mapping[str, Any], inputs: dict[str, Any], data_id: int, log_id: int) -> Any:
         """What `postprocess` made of the result, as a Value or, of the last Op, as the answer."""
         try:
-            returned, _ = self._postprocess.run(state, inputs, fetched, ids=(data_id, log_id))
-            data, code, info = _filled(returned, (None, None, ""))
+            returned, fresh = self._postprocess.run(state, inputs, fetched, ids=(data_id, log_id))
+            data, code, info = filled(returned, (None, None, ""))
         except Exception as error:
             raise hook_failed(error, self._where, "postprocess", log_id) from error
         if code is not None:
@@ -151,22 +102,29 @@ class Step(EngineOp):
         if not isinstance(data, dict):
             text = f"Log_id: {log_id}  Raise_msg: postprocess should return dict  ClassName: {self._where}"
             raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
-        return (data, log_id) if self._response is None else self._answer(data, data_id, log_id)
+        if self._check_jumping is not None and self._has_to_jump(
+            ChannelData(data, data_id, log_id), {**state, **fresh}
+        ):
+            return data, log_id, self.paddle.name
+        return (data, log_id) if self._packer is None else self._packer.pack(data, data_id, log_id)
+
+    def _has_to_jump(self, result: ChannelData, state: Mapping[str, Any]) -> bool:
+        assert self._check_jumping is not None
+        try:
+            jumps, _ = self._check_jumping.run(state, {result.id: result})
+        except Exception as error:
+            raise hook_failed(error, self._where, "check_jumping", result.log_id) from error
+        return jumps is True
+
+    def jumps(self, value: Any) -> bool:
+        return type(value) is tuple and len(value) == 3
 
     def _input_dicts(self, values: tuple[Value, ...]) -> dict[str, Any]:
         if len(values) == 1 and not self._sources[0][1]:
-            return {self._sources[0][0]: values[0][0]}
+            return {_name(values[0], self._sources[0][0]): values[0][0]}
         pairs = zip(self._sources, values, strict=True)
         # A hook may change what it gets, and others that get it must not see that.
-        return {name: copy.deepcopy(value[0]) if shared else value[0] for (name, shared), value in pairs}
-
-    def _answer(self, data: dict[str, Any], data_id: int, log_id: int) -> Any:
-        assert self._response is not None and self._pack is not None
-        try:
-            answer, _ = self._pack.run({}, ChannelData(data, data_id, log_id))
-        except Exception as error:
-            raise hook_failed(error, type(self._response).__qualname__, "pack_response_package", log_id) from error
-        return answer
+        return {_name(value, name): copy.deepcopy(value[0]) if shared else value[0] for (name, shared), value in pairs}
 
 
 class ModelStep(Step):
@@ -187,7 +145,7 @@ class ModelStep(Step):
 
     def preprocess(self, *values: Value) -> Any:
         given = self._input_dicts(values)
-        data_id, log_id = _data_id(), values[0][1]
+        data_id, log_id = data_id_now(), values[0][1]
         data, skips, state = self._prepare(given, data_id, log_id)
         # To a worker process and back they would go in full.
         inputs = None if self.settings.cpu == "process" else given
@@ -229,13 +187,13 @@ class ModelStep(Step):
             result = [fetched for fetched, _, _ in result], state, inputs
         fetched, state, inputs = result
         inputs = self._input_dicts(values) if inputs is None else inputs
-        return self._finish(fetched, state, inputs, _data_id(), values[0][1])
+        return self._finish(fetched, state, inputs, data_id_now(), values[0][1])
 
     def _run_alone(self, sample: Any) -> Any:
         fetched, changed = self._run(sample[0], [sample])
         return fetched, {**sample[1], **changed}, sample[2]
 
-    def _run(self, feed: Any, batch: list[Any]) -> tuple[Any, dict[str, Any]]:
+    def _run(self, feed: Any, batch: list[Any]) -> tuple[Any, Mapping[str, Any]]:
         """Call `process` for the requests of `batch`: its result, and what it set on the Op.
 
         :raises RequestError: it failed, in Paddle's words.
@@ -244,8 +202,8 @@ class ModelStep(Step):
         given = state if self.model is None else {**state, "client": self.model}
         name = self.paddle.name
         try:
-            returned, after = self._process.run(given, [feed], ids=(log_id,))
-            fetched, code, info = _filled(returned, (None, 0, ""))
+            returned, changed = self._process.run(given, [feed], ids=(log_id,))
+            fetched, code, info = filled(returned, (None, 0, ""))
             err_no = number(code) if code is not None else 0
         except RequestError:
             raise
@@ -259,28 +217,13 @@ class ModelStep(Step):
         if not isinstance(fetched, dict):
             why = f"process should return dict, got {type(fetched).__name__}"
             raise HookError(CustomExceptionCode.TYPE_ERROR.value, _failed_to_predict(name, why))
-        return fetched, {key: value for key, value in after.items() if given.get(key, given) is not value}
+        return fetched, changed
 
 
-def _data_id() -> int:
-    item = current.get()
-    assert item is not None, "hooks run for a request"
-    return item.data_id
+def _name(value: Value, name: str) -> str:
+    """Of the Op that a value is of: that which it jumped from, if it did."""
+    return value[2] if len(value) == 3 else name
 
 
 def _failed_to_predict(name: str, why: object) -> str:
     return f"[{name}] failed to predict. {why}. Please check the input dict."
-
-
-def _filled(returned: Any, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a hook returned, with defaults for what it left out.
-
-    :raises ValueError: it has more values than there are.
-    """
-    if type(returned) is tuple and len(returned) == len(defaults):
-        return returned
-    if not isinstance(returned, tuple):
-        returned = (returned,)
-    if not 1 <= len(returned) <= len(defaults):
-        raise ValueError(f"expected at most {len(defaults)} values, got {len(returned)}")
-    return (*returned, *defaults[len(returned) :])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from asyncline.engine.context import current
 from asyncline.errors import GraphError
-from asyncline.paddle.op import Op
+from asyncline.paddle.op import NAMES_SET, Op
+
+NOTHING: Mapping[str, Any] = {}
 
 
 class Hook:
@@ -36,25 +38,26 @@ class Hook:
     def run(self, state: Mapping[str, Any], *args: Any, ids: tuple[Any, ...] = ()) -> tuple[Any, Mapping[str, Any]]:
         """Call it for one request.
 
-        :param state: what the request's hooks have set so far; with what this one set, it comes back.
+        :param state: what the request's hooks have set so far.
         :param ids: the values of what is offered.
+        :returns: what it returned, and what it set.
         """
         op = self._op
         if self.is_default and not state:
-            return self(op, args, ids), state
+            return self(op, args, ids), NOTHING
         view = object.__new__(type(op))
         now = view.__dict__
         now.update(op.__dict__)
         if state:
             now.update(state)
-        before = now.copy()
+        names = now[NAMES_SET] = set()
         returned = self(view, args, ids)
+        if not names:
+            return returned, NOTHING
         now = view.__dict__
-        if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):
-            return returned, state
-        fresh = {name: value for name, value in now.items() if before.get(name, before) is not value}
+        fresh = {name: now[name] for name in names if name in now}
         op.__dict__.update(fresh)
-        return returned, {**state, **fresh}
+        return returned, fresh
 
 
 def _taken(op: Op, name: str, needed: int, offered: tuple[str, ...]) -> tuple[str, ...]:
@@ -76,3 +79,24 @@ def _taken(op: Op, name: str, needed: int, offered: tuple[str, ...]) -> tuple[st
         return rest
     # 0.6 had log_id alone: what is left out comes first.
     return offered[len(offered) - len(rest) :]
+
+
+def filled(returned: Any, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a hook returned, with defaults for what it left out.
+
+    :raises ValueError: it has more values than there are.
+    """
+    if type(returned) is tuple and len(returned) == len(defaults):
+        return returned
+    if not isinstance(returned, tuple):
+        returned = (returned,)
+    if not 1 <= len(returned) <= len(defaults):
+        raise ValueError(f"expected at most {len(defaults)} values, got {len(returned)}")
+    return (*returned, *defaults[len(returned) :])
+
+
+def data_id_now() -> int:
+    """Of the request that a hook runs for."""
+    item = current.get()
+    assert item is not None, "hooks run for a request"
+    return item.data_id

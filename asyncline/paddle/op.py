@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncline.errors import GraphError
+from asyncline.paddle.channel_data import ChannelData
 from asyncline.paddle.errors import HookError
 from asyncline.paddle.predictor import Predictor
 
@@ -14,6 +15,9 @@ _numbers = itertools.count()
 
 ENTRY = "@DAGExecutor"
 """The name of RequestOp, under which the first Ops find the request in `input_dicts`."""
+
+NAMES_SET = "_asyncline_names_set"
+"""Of a request's copy of an Op: the names of the attributes that its hook has set."""
 
 WIRING = frozenset({"_input_ops", "_jump_to_ops"})
 """Attributes that name other Ops: a copy that works on requests has none."""
@@ -34,7 +38,10 @@ class Op:
     :param retry: how often `process` is tried.
     :param batch_size: most requests that are laid together for `process`.
     :param auto_batching_timeout: ms that a free model may wait for a fuller batch; not above 0: it does not wait.
-    :raises GraphError: `input_ops` are no Ops, or the Op jumps, which is not possible here.
+    :param jump_to_ops: one Op before this one (a loop: what comes after that one runs again) or after it (what is in
+        between is left out). Where `check_jumping` returns True, what comes after it gets the result in its place,
+        in `input_dicts` by the name of this Op.
+    :raises GraphError: `input_ops` or `jump_to_ops` are no Ops.
     """
 
     client: Predictor | None = None
@@ -120,8 +127,11 @@ class Op:
         """
         return fetch_data if isinstance(fetch_data, dict) else {}, None, ""
 
-    def check_jumping(self, input_data: Any) -> bool:
-        """Of an Op with `jump_to_ops`; there are none here."""
+    def check_jumping(self, input_data: dict[int, ChannelData]) -> bool:
+        """Of an Op with `jump_to_ops`: whether a result goes to what comes after that one, in its place.
+
+        :param input_data: what `postprocess` returned, as a ChannelData by the data_id of the request.
+        """
         return False
 
     # -- wiring ----------------------------------------------------------------------------------------
@@ -137,18 +147,20 @@ class Op:
 
     def set_jump_to_ops(self, ops: Sequence[Op] | Op | None) -> None:
         self._jump_to_ops = _ops(self.name, "jump_to_ops", ops)
-        if self._jump_to_ops:
-            raise GraphError(
-                f"op {self.name!r}: jump_to_ops: a graph has no loops here; "
-                "write the loop in process(), or chain as many Ops as it has turns"
-            )
 
     def is_jump_op(self) -> bool:
-        return False
+        return bool(self._jump_to_ops)
 
     def set_pack_tensor_format(self, is_tensor_format: bool = False) -> None:
         """Whether a remote pipeline is sent tensors rather than text."""
         self._pack_tensor_format = is_tensor_format
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        # Not by comparing afterwards: what it is set to may well be what another request had left there.
+        names = self.__dict__.get(NAMES_SET)
+        if names is not None:
+            names.add(name)
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process: the Op without its neighbours."""

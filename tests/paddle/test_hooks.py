@@ -265,6 +265,32 @@ async def test_what_a_hook_sets_on_self_belongs_to_its_request() -> None:
     assert {each["count"] for each in found} == {"2"}
 
 
+class Chooses(Op):
+    """Sets what is set already, by a request that came before."""
+
+    how = "no"
+    meet = threading.Barrier(2, timeout=5)
+
+    def preprocess(self, input_dicts: Any, data_id: int, log_id: int) -> Any:
+        self.how = input_dicts["@DAGExecutor"]["x"]
+        self.meet.wait()
+        return {"x": np.zeros(1)}, False, None, ""
+
+    def process(self, feed_batch: Any, typical_logid: int) -> Any:
+        return feed_batch[0], 0, ""
+
+    def postprocess(self, input_data: Any, fetch_data: Any, data_id: int, log_id: int) -> Any:
+        self.meet.wait()
+        return {"how": self.how}, None, ""
+
+
+async def test_what_is_set_to_what_it_was_belongs_to_its_request_too() -> None:
+    yes, no = "yes", "no"
+    async with running(Chooses("op", entry(), concurrency=2)) as engine:
+        for _ in range(3):
+            assert await ask_all(engine, yes, no) == [{"how": "yes"}, {"how": "no"}]
+
+
 class Loads(Op):
     """Loads something when it is first needed."""
 

@@ -104,11 +104,6 @@ def test_neighbours_have_to_be_ops(argument: str) -> None:
         Append("a", **{argument: [5]})  # type: ignore[arg-type]
 
 
-def test_jumps_are_refused_with_what_to_do_instead() -> None:
-    with pytest.raises(GraphError, match=r"op 'b': jump_to_ops: .* write the loop in process"):
-        Append("b", entry(), jump_to_ops=[Append("a", entry())])
-
-
 def test_a_response_op_has_one_input() -> None:
     read = entry()
     with pytest.raises(GraphError, match="exactly one Op"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from asyncline import GraphError, SettingsError
 from asyncline.paddle import Op, PipelineServer, RequestOp, ResponseOp, WebService
-from tests.serving import Server
+from tests.serving import SERVICES, Server
 
 from .imdb import install
 
@@ -101,6 +102,21 @@ def test_a_stub_of_either_numbering_gets_the_same_answers(imdb: Script, era: str
 def test_another_service_is_3002(imdb: Script) -> None:
     status, answer = imdb.post("/other/prediction", {"key": ["words"], "value": ["good"]})
     assert (status, answer["err_no"]) == (200, 3002)
+
+
+def test_a_loop_is_served(tmp_path: Path) -> None:
+    server = Script(shutil.copytree(SERVICES / "paddle_while", tmp_path / "served"))
+    try:
+        for number in ("2", "1e6", "2"):
+            status, answer = server.post("/root/prediction", {"key": ["number"], "value": [number]})
+            found = dict(zip(answer["key"], answer["value"], strict=True))
+            assert (status, answer["err_no"]) == (200, 0)
+            assert abs(float(found["root"]) - float(number) ** 0.5) < 1e-5
+            assert (int(found["rounds"]) > 10) is (number == "1e6")
+        assert server.post("/root/prediction", {"key": ["number"], "value": ["-1"]})[1]["err_no"] == 51
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
 
 
 def test_a_script_whose_settings_are_wrong_says_which(tmp_path: Path) -> None:
