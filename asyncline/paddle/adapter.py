@@ -102,16 +102,15 @@ class Step(EngineOp):
         if not isinstance(data, dict):
             text = f"Log_id: {log_id}  Raise_msg: postprocess should return dict  ClassName: {self._where}"
             raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
-        if self._check_jumping is not None and self._has_to_jump(
-            ChannelData(data, data_id, log_id), {**state, **fresh}
-        ):
-            return data, log_id, self.paddle.name
+        if self._check_jumping is not None:
+            result = ChannelData(data, data_id, log_id)
+            if self._has_to_jump(self._check_jumping, result, {**state, **fresh}):
+                return data, log_id, self.paddle.name
         return (data, log_id) if self._packer is None else self._packer.pack(data, data_id, log_id)
 
-    def _has_to_jump(self, result: ChannelData, state: Mapping[str, Any]) -> bool:
-        assert self._check_jumping is not None
+    def _has_to_jump(self, check: Hook, result: ChannelData, state: Mapping[str, Any]) -> bool:
         try:
-            jumps, _ = self._check_jumping.run(state, {result.id: result})
+            jumps, _ = check.run(state, {result.id: result})
         except Exception as error:
             raise hook_failed(error, self._where, "check_jumping", result.log_id) from error
         return jumps is True
