@@ -42,6 +42,10 @@ _NOISE = re.compile(
     r"loading: )"
 )
 """What stands before onnxruntime's own words: numbers, the path once more, and a place in its sources."""
+_TOO_NEW = re.compile(
+    r"Opset (\d+) is under development .* is till opset (\d+)"
+    r"|model (IR version): (\d+), max supported IR version: (\d+)"
+)
 _FATAL = 4
 """Of onnxruntime's log levels the highest."""
 _NO_ROOM = re.compile(r"Failed to allocate memory|bad_alloc|out of memory", re.IGNORECASE)
@@ -180,9 +184,13 @@ def _load(
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own exceptions share no base
-        raise LoadError(
-            f"{path.name} is no model that onnxruntime {onnxruntime.__version__} can load: {_words(error)}"
-        ) from error
+        runtime = f"onnxruntime {onnxruntime.__version__}"
+        if too_new := _TOO_NEW.search(words := _words(error)):
+            *kind, its, newest = (text for text in too_new.groups() if text)
+            version = f"{kind[0] if kind else 'opset'} {its}, {runtime} knows up to {newest}"
+            cure = "export it for an older one, or pip install -U onnxruntime"
+            raise LoadError(f"{path.name} has {version}: {cure}") from error
+        raise LoadError(f"{path.name} is no model that {runtime} can load: {words}") from error
     if index is not None and "CUDAExecutionProvider" not in session.get_providers():
         # It only logs that, and goes on with the CPU.
         raise LoadError(f"onnxruntime cannot use {device}: there is no such device, or CUDA or cuDNN is missing")

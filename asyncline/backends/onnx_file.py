@@ -41,6 +41,8 @@ def read(path: Path) -> OnnxFile:
     if not path.is_file():
         raise LoadError(f"there is no model file {path}")
     try:
+        if not path.stat().st_size:
+            raise LoadError(f"{path.name} is no ONNX model: the file is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return _model(_Message(mapped, 0, len(mapped)))
     except OSError as error:

@@ -167,15 +167,14 @@ def test_a_file_that_is_no_model_is_one_line(tmp_path: Path, content: bytes) -> 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"opset": 99}, "Opset 99 is under development"),
-        ({"ir_version": 99}, "Unsupported model IR version: 99"),
+        ({"opset": 99}, "has opset 99"),
+        ({"ir_version": 99}, "has IR version 99"),
     ],
 )
 def test_a_version_that_onnxruntime_does_not_know_is_named(tmp_path: Path, options: dict[str, int], says: str) -> None:
-    with pytest.raises(LoadError, match=f"^net.onnx is no model that onnxruntime .* can load: .*{says}") as caught:
+    cure = r"export it for an older one, or pip install -U onnxruntime"
+    with pytest.raises(LoadError, match=rf"^net\.onnx {says}, onnxruntime [\d.]+ knows up to \d+: {cure}$"):
         OnnxSession(onnx_models.linear(tmp_path / "net.onnx", **options))
-    assert "onnxruntime_src" not in str(caught.value)
-    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:0,1", "cuda:x", ""])

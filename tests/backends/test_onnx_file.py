@@ -120,6 +120,13 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, content: bytes) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.touch()
+    with pytest.raises(LoadError, match=r"^net\.onnx is no ONNX model: the file is empty$"):
+        read(path)
+
+
 def test_a_model_that_is_cut_off_anywhere_is_refused_or_read_never_crashes(tmp_path: Path) -> None:
     path = onnx_models.two(tmp_path / "net.onnx")
     whole = path.read_bytes()

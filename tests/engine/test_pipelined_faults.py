@@ -123,7 +123,7 @@ async def test_what_the_op_raises_fails_the_batch_and_nothing_else() -> None:
         assert str(raising.error) == "op 'faulty' process: ValueError: thirteen"
         assert str(ending.error) == "op 'faulty' process: SystemExit: fourteen"
         assert isinstance(short.error, WrongNumber)
-        assert str(short.error) == "op 'faulty' process: expected 2 results, got 1 results"
+        assert str(short.error) == "op 'faulty' process: expected 2 results, got 1"
         assert [numbers(batch) for batch in good] == [[2, 4]] * 5
         assert replica.ring is not None and replica.ring.free.qsize() == 3
 

@@ -176,7 +176,7 @@ def test_the_client_s_error_is_not_retried() -> None:
     assert isinstance(outcomes[0], BadRequest) and lanes.batches["refusing"] == [1]
 
 
-@pytest.mark.parametrize("returned", [[1], [1, 2, 3], None, 7, (n for n in [1])])
+@pytest.mark.parametrize("returned", [[1], [1, 2, 3], None, 7, (n for n in [1]), {"a": 1, "b": 2}, {1, 2}, "ab", b"ab"])
 def test_a_wrong_number_of_results_fails_all_and_gives_nobody_another_s(returned: Any) -> None:
     class Wrong(Inline):
         def process(self, batch: list[int]) -> Any:
@@ -184,7 +184,7 @@ def test_a_wrong_number_of_results_fails_all_and_gives_nobody_another_s(returned
 
     outcomes, lanes, _ = run(graph_of(Wrong, batch_size=4), [1, 2])
     assert all(isinstance(outcome, OpError) for outcome in outcomes)
-    assert "op 'wrong' process: expected 2 results, got" in str(outcomes[1])
+    assert "op 'wrong' process: expected 2 results" in str(outcomes[1])
     assert lanes.batches["wrong"] == [2]  # not tried again
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from asyncline.graph.outcomes import OUTCOMES, Each, Rows, Skip
 class WrongNumber(OpError):
     """`process` returned something else than a result for each sample, so that none can be given to anybody."""
 
+
+NO_LISTS = (Mapping, Set, str, bytes, bytearray, memoryview)
+"""What `process` returns by mistake: its keys, members or characters may be as many as the samples, by chance."""
 
 MOST_CAUSES = 16
 """An exception may well be its own cause."""
@@ -86,10 +90,12 @@ def take_results(op: Op, batch: Batch, returned: Any) -> None:
         except ValueError as error:
             raise WrongNumber(f"op {op.name!r} process: {error}") from None
     else:
-        results = list(returned) if hasattr(returned, "__iter__") else returned
-        if not isinstance(results, list) or len(results) != count:
-            got = f"{len(results)} results" if isinstance(results, list) else type(results).__name__
-            raise WrongNumber(f"op {op.name!r} process: expected {count} results, got {got}")
+        if returned is None or isinstance(returned, NO_LISTS) or not hasattr(returned, "__iter__"):
+            got = "None" if returned is None else type(returned).__name__
+            raise WrongNumber(f"op {op.name!r} process: expected {count} results in a list, got {got}")
+        results = list(returned)
+        if len(results) != count:
+            raise WrongNumber(f"op {op.name!r} process: expected {count} results, got {len(results)}")
     if op.settings.nan == "refuse":
         results = [_refused(op) if _has_nan(result) else result for result in results]
     batch.results = results
