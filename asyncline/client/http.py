@@ -211,5 +211,7 @@ def _translated(whom: str, timeout_s: float) -> Iterator[None]:
         raise too_late(whom, timeout_s) from None
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError):
         raise broken_off(whom) from None
+    except aiohttp.ClientResponseError:
+        raise malformed(whom, "it is no HTTP") from None
     except (aiohttp.ClientError, ValueError) as error:
         raise malformed(whom, type(error).__name__) from None

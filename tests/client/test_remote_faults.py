@@ -105,12 +105,14 @@ async def test_one_endpoint_that_is_down_does_not_keep_the_others_from_serving(
 @pytest.mark.parametrize("scheme", WIRES)
 @pytest.mark.parametrize("greeting", [b"", b"220 smtp ready\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"])
 async def test_another_protocol_at_the_endpoint_is_told_at_the_start(scheme: str, greeting: bytes) -> None:
+    words = "that cannot be used: it is no HTTP" if scheme == "http" and greeting.startswith(b"220") else ""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(greeting)
 
     async with tcp(serve) as port:
-        with pytest.raises(LoadError, match="op 'scores' load_model: "):
+        with pytest.raises(LoadError, match=f"op 'scores' load_model: .*{words}"):
             async with engine_of(f"{scheme}://127.0.0.1:{port}"):
                 pass
 
