@@ -58,6 +58,67 @@ def test_what_is_discarded_does_not_expire() -> None:
     run_virtual(main())
 
 
+def test_an_earlier_deadline_that_comes_later_is_kept() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expiry = Expiry(loop)
+        late, early, middle = Thing(loop), Thing(loop), Thing(loop)
+        expiry.add(3.0, late)
+        expiry.add(1.0, early)
+        expiry.add(2.0, middle)
+        await asyncio.sleep(4)
+        assert [thing.expired_at for thing in (early, middle, late)] == pytest.approx([1, 2, 3], abs=2 * TICK_S)
+
+    run_virtual(main())
+
+
+def test_what_comes_while_others_expire_expires_too() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expiry = Expiry(loop)
+        next_one = Thing(loop)
+
+        class Follows:
+            def expire(self) -> None:
+                expiry.add(1.5, next_one)
+
+        expiry.add(1.0, Follows())
+        expiry.add(5.0, Thing(loop))
+        await asyncio.sleep(2)
+        assert next_one.expired_at == pytest.approx(1.5, abs=2 * TICK_S)
+        expiry.close()
+        await asyncio.sleep(10)
+        assert len(expiry) == 0
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("timeout_s", [0.05, 10.0])
+def test_deadlines_that_nobody_reaches_ring_few_timers_and_take_bounded_memory(timeout_s: float) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        rung = 0
+
+        class Counting(Expiry):
+            def _ring(self) -> None:
+                nonlocal rung
+                rung += 1
+                super()._ring()
+
+        expiry = Counting(loop)
+        for _ in range(4000):  # 40 s
+            thing = Thing(loop)
+            tick = expiry.add(loop.time() + timeout_s, thing)
+            await asyncio.sleep(TICK_S)
+            tick.discard(thing)
+        assert rung <= 40 / (timeout_s - TICK_S) + 1
+        assert len(expiry._ticks) == len(expiry._order) <= timeout_s / TICK_S + 2
+        await asyncio.sleep(timeout_s + 1)
+        assert not expiry._ticks and not expiry._order
+
+    run_virtual(main())
+
+
 def test_the_clock_of_the_loop_and_of_deadlines_is_the_same() -> None:
     """`call_at` takes deadlines that were made with time.monotonic, on uvloop too."""
     import uvloop
