@@ -27,7 +27,10 @@ def nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     if not inspect.iscoroutinefunction(getattr(request, "function", None)):
         yield
         return
-    with blockbuster_ctx("asyncline"):
+    with blockbuster_ctx("asyncline") as guard:
+        # What is left of an executor is collected whenever it is, which may be on the loop: some bytes into a pipe.
+        guard.functions["os.write"].can_block_in("multiprocessing/resource_tracker.py", "_check_alive")
+        guard.functions["os.write"].can_block_in("multiprocessing/resource_tracker.py", "_send")
         yield
 
 
