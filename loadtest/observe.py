@@ -25,10 +25,14 @@ _Turn = TypeVar("_Turn")
 
 
 def measure(pairs: int, seconds: int) -> Report:
-    """`pairs` pairs of runs, of `seconds` each or of PAGES pages."""
-    echo, ocr = _echo(pairs, seconds), _ocr(pairs)
+    """`pairs` pairs of runs of PAGES pages; of echoes as many pairs of a second as `seconds` allow.
+
+    A machine that others use too changes its speed every few seconds, by more than what is looked for.
+    """
+    turns = pairs * seconds
+    echo, ocr = _echo(turns), _ocr(pairs)
     return Report([*echo, *ocr], [
-        f"observe: {pairs} pairs of {seconds} s, and of {PAGES} pages; tracer every second, metrics, timeline of "
+        f"observe: {turns} pairs of 1 s, and {pairs} of {PAGES} pages; tracer every second, metrics, timeline of "
         "16 MB; same process else."
     ])  # fmt: skip
 
@@ -38,7 +42,7 @@ def served(observed: str, app: str, *config: str) -> Child:
     return Child("loadtest.observe_served", observed, app, *config)
 
 
-def _echo(pairs: int, seconds: int) -> list[Row]:
+def _echo(pairs: int) -> list[Row]:
     if shutil.which("wrk") is None:
         reason = "not measured: apt-get install wrk"
         return [Row(WHAT, budget=BUDGET, not_measured=reason), Row(WHAT_CPU, not_measured=reason)]
@@ -49,9 +53,7 @@ def _echo(pairs: int, seconds: int) -> list[Row]:
             if server.echo([1]) != [1]:
                 raise BenchmarkFailed(f"{server.url} is no echo")
             server.load(1)
-        turns: list[tuple[Load, ...]] = interleave(
-            pairs, lambda: servers[0].load(seconds), lambda: servers[1].load(seconds)
-        )
+        turns: list[tuple[Load, ...]] = interleave(pairs, lambda: servers[0].load(1), lambda: servers[1].load(1))
     return [
         _row(WHAT, "requests/s", turns, lambda load: load.requests_per_s, BUDGET),
         _row(WHAT_CPU, "µs", turns, lambda load: load.cpu_us),
