@@ -198,7 +198,7 @@ def check(
 
 def _check_pool(laid_out: Plan) -> None:
     """:raises LoadError: an Op of the process lane cannot be made in a worker, as the start of a server would say."""
-    from asyncline.engine.lanes.process import make_recipe
+    from asyncline.engine.lanes.recipe import make_recipe
 
     for node in laid_out.nodes:
         if "process" in node.lanes.values():

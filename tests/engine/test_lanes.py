@@ -569,7 +569,7 @@ async def test_a_value_of_a_worker_that_has_died_is_handed_on_to_another() -> No
         made = asyncio.create_task(engine.submit(("pass", ("pass", np.zeros(100_000))), timeout=20))
         while len(engine.runners[1].processing or ()) == 0:  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.01)
-        lane_of(engine)._workers[0].kill("for the test")
+        lane_of(engine).crew.workers[0].kill("for the test")
         await watching.one_lost.wait()
         Held.gate.set()
         assert (await made).sum() == 0

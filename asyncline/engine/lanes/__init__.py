@@ -5,7 +5,9 @@
     loop.py      InlineLane, LoopLane, LoopReplica: on the event loop
     thread.py    ThreadLane: a few threads, for code that releases the GIL
     process.py   ProcessLane: a queue of Jobs in front of single-worker process pools
+        crew.py         Crew: the processes that there are, and their successors
         pool_worker.py  PoolWorker: the server's side of one process; worker.py is what runs in it
+        recipe.py       Recipe: how a process makes an Op of its own
         supervision.py  when a process starts again, and when an Op is refused
         link.py      Link: the connection between the server and one worker
         crossing.py  pack, unpack: small values inside a message, large ones beside it

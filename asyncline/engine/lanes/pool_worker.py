@@ -276,7 +276,7 @@ class PoolWorker:
             self._next()
         elif kind == worker.USED:
             if message[1] > self.retire_bytes and self.state is not State.RETIRING:
-                self._lane.retire(self, message[1])
+                self._lane.crew.retire(self, message[1])
         elif kind == worker.HUNGRY:
             self.hungry = True
             self._lane.feed()
@@ -331,7 +331,7 @@ class PoolWorker:
             self.state = State.READY
             self._lane.freed(self)
         elif self.state is State.RETIRING:
-            self._lane.retired(self)
+            self._lane.crew.retired(self)
 
     # -- end ----------------------------------------------------------------------------------------
 

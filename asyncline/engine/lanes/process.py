@@ -8,14 +8,10 @@ each Job would cost 120 µs of the server's time and pickle arrays.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import logging
-import pickle
 import resource
-from collections import defaultdict, deque
-from collections.abc import Coroutine, Iterable
-from functools import reduce
+from collections import deque
 from typing import Any
 
 from asyncline.deadline import Clock
@@ -23,18 +19,17 @@ from asyncline.engine.alarm import Alarm
 from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
+from asyncline.engine.lanes.crew import Crew
 from asyncline.engine.lanes.pool_worker import PoolWorker, State
+from asyncline.engine.lanes.recipe import Recipe, make_recipe
 from asyncline.engine.lanes.segment import Key, Segments, SegmentsFull
-from asyncline.engine.lanes.supervision import Breaker, Restarts
+from asyncline.engine.lanes.supervision import Breakers
 from asyncline.engine.lanes.worker_log import RecordsSocket, levels
-from asyncline.errors import LoadError, Unavailable, WorkerCrashed, public_message
-from asyncline.graph.op import recipe
+from asyncline.errors import Unavailable, WorkerCrashed
 from asyncline.graph.plan import Node
 
 log = logging.getLogger("asyncline.engine")
 
-CLOSE_S = 2.0
-"""How long a stop waits for the executors of killed workers."""
 SHORT_S = 200e-6
 """Jobs that are expected to take no more together may lie at one worker."""
 MOST_JOBS = 8
@@ -80,14 +75,10 @@ class ProcessLane(Lane):
         self.clock = clock
         self._worker_bytes = max_bytes // 2 // width
         self._nodes = nodes
-        self._recipes: tuple[worker.Recipe, ...] = ()
-        self._tasks = tasks
+        self._recipes: tuple[Recipe, ...] = ()
         self._hooks = hooks
-        self._workers = [PoolWorker(number, self) for number in range(width)]
-        #: Those that have nothing to do, and have started.
-        self._free: deque[PoolWorker] = deque()
-        #: Those that have a successor but still work.
-        self._leaving: set[PoolWorker] = set()
+        self.crew = Crew(width, lambda place: PoolWorker(place, self), self.freed, self._refuse, tasks, clock)
+        self._free = self.crew.free
         #: Jobs of Items that have been here, or in a model; and of those that enter the graph.
         self._jobs: deque[Job] = deque()
         self._entering: deque[Job] = deque()
@@ -98,12 +89,7 @@ class ProcessLane(Lane):
         self._late_timer: asyncio.TimerHandle | None = None
         #: Seconds that a hook is expected to take.
         self._costs: dict[tuple[int, str], float] = {}
-        self._restarts = [Restarts() for _ in range(width)]
-        self._breakers: dict[str, Breaker] = defaultdict(Breaker)
-        self._replaced = 0
-        self._starting: set[asyncio.Task[None]] = set()
-        self._ending: set[asyncio.Future[None]] = set()
-        self._closed = False
+        self._breakers = Breakers()
 
     @property
     def window(self) -> int:
@@ -117,8 +103,7 @@ class ProcessLane(Lane):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        await asyncio.gather(*(each.start() for each in self._workers))
-        self._free.extend(self._workers)
+        await self.crew.start()
 
     def setup(self, owner: int, place: int) -> worker.Setup:
         """What a new worker is told."""
@@ -132,23 +117,17 @@ class ProcessLane(Lane):
 
     def note_log_levels(self) -> None:
         levels = self._log_levels()
-        for each in (*self._workers, *self._leaving):
+        for each in self.crew:
             if each.alive:
                 each.set_log_levels(levels)
 
     # -- Jobs ---------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        if self._breakers:
-            now = self.clock()
-            for place, op in enumerate(_ops(job)):
-                breaker = self._breakers.get(op)
-                if breaker is not None and not breaker.admits(now):
-                    self._give_up(_ops(job)[:place])
-                    job.error = Unavailable(f"op {op!r}: kills its worker processes again and again; refused for now")
-                    job.error.retry_after_s = max(1, round(breaker.open_until - now))
-                    self.loop.call_soon(job.done, job)
-                    return
+        if self._breakers and (refusal := self._breakers.refusal(_ops(job), self.clock())) is not None:
+            job.error = refusal
+            self.loop.call_soon(job.done, job)
+            return
         (self._entering if job.node.waits_for == 0 and job.hook == "preprocess" else self._jobs).append(job)
         if not self._held:
             self._dispatch()
@@ -183,7 +162,7 @@ class ProcessLane(Lane):
             except SegmentsFull:
                 # Wait for arguments of other Jobs to be handed back, as long as this Job lives.
                 jobs.appendleft(job)
-                for each in (*self._workers, *self._leaving):
+                for each in self.crew:
                     each.hand_back()  # and so ask for theirs
                 self._watch_memory()
                 return
@@ -211,20 +190,16 @@ class ProcessLane(Lane):
             return self._jobs
         if not self._entering:
             return None
-        if self.segments.read_bytes > FULL * self._worker_bytes * self.width and len(self._free) < len(self._alive):
+        if self.segments.read_bytes > FULL * self._worker_bytes * self.width and len(self._free) < len(self.crew.alive):
             self._watch_memory()
             return None
         return self._entering
-
-    @property
-    def _alive(self) -> list[PoolWorker]:
-        return [each for each in self._workers if each.alive]
 
     def _with_room(self, cost_s: float) -> PoolWorker | None:
         """The worker that will be free first, if the Job is sure to be short and so is what lies there."""
         best: PoolWorker | None = None
         if cost_s <= SHORT_S:
-            for each in self._workers:
+            for each in self.crew.workers:
                 if (
                     each.load_s + cost_s <= (best.load_s if best is not None else SHORT_S)
                     and each.state is State.BUSY
@@ -238,15 +213,8 @@ class ProcessLane(Lane):
 
     def _hand_back(self, job: Job) -> None:
         """A Job was not run. Later: the one who handed it in may be at work on it."""
-        self._give_up(_ops(job))
+        self._breakers.gave_up(_ops(job))
         self.loop.call_soon(job.done, job)
-
-    def _give_up(self, ops: Iterable[str]) -> None:
-        """Their Breakers let a Job try that was not run."""
-        if self._breakers:
-            for op in ops:
-                if op in self._breakers:
-                    self._breakers[op].gave_up()
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -258,7 +226,7 @@ class ProcessLane(Lane):
         self._late_timer = None
         late_at = self.clock() - LATE_S
         waiting = False
-        for each in (*self._workers, *self._leaving):
+        for each in self.crew:
             if len(each.jobs) > 1:
                 waiting = True
                 if each.since < late_at:
@@ -279,10 +247,8 @@ class ProcessLane(Lane):
             ran: set[str] = set()
             if job.ended_at > job.started_at:  # else it came too late to be run
                 ran = {job.node.name, *(step.op for step in job.steps[: 1 + len(job.rest)])}
-            for op in ran:
-                if op in self._breakers:
-                    self._breakers[op].succeeded()
-            self._give_up(op for op in _ops(job) if op not in ran)
+            self._breakers.succeeded(ran)
+            self._breakers.gave_up(op for op in _ops(job) if op not in ran)
 
     def freed(self, at: PoolWorker) -> None:
         """A worker has nothing to do."""
@@ -296,17 +262,17 @@ class ProcessLane(Lane):
         """Give workers that wait for memory the holds that have been let go here, and Jobs that wait a chance."""
         self.segments.on_drop = None
         self.segments.sweep()
-        hungry = [each for each in (*self._workers, *self._leaving) if not each.hand_back() and each.hungry]
+        hungry = [each for each in self.crew if not each.hand_back() and each.hungry]
         if hungry:
             self._watch_memory()
-            if len(hungry) == len(self._alive) + len(self._leaving):
+            if len(hungry) == len(self.crew.alive) + len(self.crew.leaving):
                 self._starved_alarm.set(self.clock() + STARVED_S, self.clock())
         if not self._held:
             self._dispatch()
 
     def _starve(self) -> None:
         """All workers wait for memory. Where what would let go of some waits for a worker, one of them gives up."""
-        workers = [each for each in (*self._workers, *self._leaving) if each.alive]
+        workers = [each for each in self.crew if each.alive]
         if workers and all(each.hungry for each in workers):
             if self._jobs:
                 workers[0].starve()
@@ -327,7 +293,7 @@ class ProcessLane(Lane):
             pass  # the loop is closed: nobody waits
 
     def _note_closed(self, key: Key) -> None:
-        for each in (*self._workers, *self._leaving):
+        for each in self.crew:
             if each.link is not None:
                 each.link.note_closed(key)
 
@@ -343,95 +309,26 @@ class ProcessLane(Lane):
         culprit = begun[-1] if begun else None
         op, hook = at.culprit(culprit) if culprit is not None else ("", "")
         reason = reason or ("died" if begun else "died while idle")
-        if at in self._free:
-            self._free.remove(at)
         self._unsent.discard(at)
-        self._discard(at)
+        self.crew.remove(at)
         for job in begun:
             where = (op, hook) if job is culprit else (job.node.name, job.hook)
             job.error = WorkerCrashed(f"op {where[0]!r} {where[1]}: the worker process {reason}")
-            self._give_up(name for name in _ops(job) if name != op)
+            self._breakers.gave_up(name for name in _ops(job) if name != op)
         if culprit is not None:
             self._breakers[op].crashed(now)
-        if not self._closed:
-            self._replaced += 1
-            self._restarts[at.number].died(now)
+        if not self.crew.is_closed:
             log.error(
                 "worker %d of the CPU pool %s%s", at.number, reason, f" in op {op!r} {hook}" if op else "",
                 extra=_ids(culprit),
             )  # fmt: skip
             if self._hooks.worker_lost:
                 self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
-            if at.successor is None:
-                self._start(at.number, self._replace(at.number))
+            self.crew.replace(at)
         for job in begun:
             job.done(job)
         if waiting and not self._held:
             self._dispatch()
-
-    def _start(self, number: int, starting: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks.create_task(starting, name=f"asyncline worker {number} start")
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
-
-    async def _replace(self, number: int) -> None:
-        """Start another worker in the place of a dead one, until that succeeds."""
-        restarts = self._restarts[number]
-        while not self._closed:
-            fresh = self._workers[number] = PoolWorker(number, self)
-            await asyncio.sleep(restarts.delay_s(self.clock()))
-            try:
-                await fresh.start()
-            except Exception as error:  # no descriptors left, for one: it may be better soon
-                self._discard(fresh)
-                restarts.start_failed()
-                if not self._closed:
-                    log.error("worker %d of the CPU pool: %s", number, error)
-                    if not any(each.alive for each in (*self._workers, *self._leaving)):
-                        self._refuse()
-                continue
-            restarts.started()
-            self.freed(fresh)
-            return
-
-    def retire(self, at: PoolWorker, nbytes: int) -> None:
-        """A worker has grown: start another, then let it go."""
-        if at.successor is None and not self._closed:
-            log.warning("worker %d of the CPU pool has grown to %d MB, and is replaced", at.number, nbytes // 10**6)
-            at.successor = PoolWorker(at.number, self)
-            self._start(at.number, self._succeed(at, at.successor))
-
-    async def _succeed(self, at: PoolWorker, fresh: PoolWorker) -> None:
-        try:
-            await fresh.start()
-        except Exception as error:
-            self._discard(fresh)
-            at.successor = None
-            log.error("worker %d of the CPU pool: %s", at.number, error)
-            if at.state is State.DEAD and not self._closed:
-                self._restarts[at.number].start_failed()
-                await self._replace(at.number)
-            return
-        self._workers[at.number] = fresh
-        if at in self._free:
-            self._free.remove(at)
-        if at.jobs:
-            self._leaving.add(at)
-            at.state = State.RETIRING
-        elif at.state is not State.DEAD:
-            self._discard(at)
-        self.freed(fresh)
-
-    def retired(self, at: PoolWorker) -> None:
-        """A worker that has a successor has done its last Job."""
-        self._discard(at)
-
-    def _discard(self, at: PoolWorker) -> None:
-        self._leaving.discard(at)
-        at.discard()
-        if at.ended is not None and not at.ended.done():
-            self._ending.add(at.ended)
-            at.ended.add_done_callback(self._ending.discard)
 
     def _refuse(self) -> None:
         """No worker is left: fail what waits, rather than let it run into its deadline."""
@@ -439,73 +336,37 @@ class ProcessLane(Lane):
         self._jobs.clear()
         self._entering.clear()
         for job in waiting:
-            self._give_up(_ops(job))
+            self._breakers.gave_up(_ops(job))
             job.error = Unavailable(f"op {job.node.name!r} {job.hook}: no worker of the CPU pool is alive")
             job.done(job)
 
     def problem(self) -> str | None:
-        now = self.clock()
-        for op, breaker in self._breakers.items():
-            if breaker.refuses(now):
-                return f"refuses op {op!r}, which kills its workers again and again"
+        if self._breakers and (op := self._breakers.refused(self.clock())) is not None:
+            return f"refuses op {op!r}, which kills its workers again and again"
         return super().problem()
 
     def close(self) -> None:
-        self._closed = True
+        self.crew.is_closed = True
         self._starved_alarm.cancel()
         if self._late_timer is not None:
             self._late_timer.cancel()
 
     async def wait_closed(self) -> None:
-        for task in tuple(self._starting):
-            task.cancel()
-        for each in (*self._workers, *self._leaving):
-            self._discard(each)
-            if each.successor is not None:
-                self._discard(each.successor)
-        self.segments.close()
-        if self._ending:
-            await asyncio.wait(self._ending, timeout=CLOSE_S)
+        try:
+            await self.crew.wait_closed()
+        finally:
+            self.segments.close()
         if hasattr(self, "records"):
             self.records.close()
 
     def statistics(self) -> LaneStatistics:
-        alive = self._alive
-        running = sum(bool(each.jobs) for each in alive) + len(self._leaving)
+        crew, alive = self.crew, self.crew.alive
+        running = sum(bool(each.jobs) for each in alive) + len(crew.leaving)
         waiting = len(self._jobs) + len(self._entering) + sum(max(0, len(each.jobs) - 1) for each in alive)
         pids = tuple(each.pid for each in alive if each.pid is not None)
         segments = self.segments
         shared = segments.used_bytes, segments.read_bytes, segments.max_bytes
-        return LaneStatistics(self.width, len(alive), running, waiting, self._replaced, pids, *shared)
-
-
-def make_recipe(node: Node) -> worker.Recipe:
-    """How workers make this Op.
-
-    :raises LoadError: its class cannot be imported there, or its arguments cannot be pickled.
-    """
-    cls = type(node.op)
-    cure = "define it at the top level of a module, or set cpu = 'thread'"
-    where = f"op {node.name!r}: its hooks run in the CPU pool, which cannot import {cls.__qualname__!r}"
-    main = importlib.import_module(cls.__module__)
-    if cls.__module__ == "__main__" and getattr(main, "__file__", None) is None:
-        raise LoadError(f"{where} from an interactive session: {cure}")
-    try:
-        found: Any = reduce(getattr, cls.__qualname__.split("."), main)
-    except AttributeError:
-        raise LoadError(f"{where} from {cls.__module__!r}: {cure}") from None
-    if found is not cls:
-        raise LoadError(f"{where} from {cls.__module__!r}, where that name is something else: {cure}")
-    args, kwargs = recipe(node.op)
-    made = worker.Recipe(node.name, cls, args, kwargs, node.settings)
-    try:
-        pickle.dumps(made)
-    except Exception as error:
-        raise LoadError(
-            f"op {node.name!r}: its arguments have to reach the CPU pool, but {public_message(error)}: "
-            "pass plain values and build the rest in init_op, or set cpu = 'thread'"
-        ) from error
-    return made
+        return LaneStatistics(self.width, len(alive), running, waiting, crew.lost_count, pids, *shared)
 
 
 def _ops(job: Job) -> tuple[str, ...]:

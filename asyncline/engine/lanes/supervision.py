@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+
+from asyncline.errors import Unavailable
 
 BACKOFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)
 """Waits before a worker is started again, by how many reasons there are to wait."""
@@ -85,3 +88,42 @@ class Breaker:
 
     def __repr__(self) -> str:
         return f"<Breaker {'open' if self.is_open else 'closed'}, {self._crashes} crashes in {self._jobs} jobs>"
+
+
+class Breakers:
+    """A Breaker for each Op that has killed a worker."""
+
+    def __init__(self) -> None:
+        self._breakers: dict[str, Breaker] = defaultdict(Breaker)
+
+    def __bool__(self) -> bool:
+        return bool(self._breakers)
+
+    def __getitem__(self, op: str) -> Breaker:
+        return self._breakers[op]
+
+    def refusal(self, ops: Sequence[str], now: float) -> Unavailable | None:
+        """Why a Job whose hooks are of these Ops, in order, may not begin; None where it may."""
+        for place, op in enumerate(ops):
+            breaker = self._breakers.get(op)
+            if breaker is not None and not breaker.admits(now):
+                self.gave_up(ops[:place])
+                error = Unavailable(f"op {op!r}: kills its worker processes again and again; refused for now")
+                error.retry_after_s = max(1, round(breaker.open_until - now))
+                return error
+        return None
+
+    def succeeded(self, ops: Iterable[str]) -> None:
+        for op in ops:
+            if op in self._breakers:
+                self._breakers[op].succeeded()
+
+    def gave_up(self, ops: Iterable[str]) -> None:
+        """A Job was not run that might have."""
+        for op in ops:
+            if op in self._breakers:
+                self._breakers[op].gave_up()
+
+    def refused(self, now: float) -> str | None:
+        """An Op whose Jobs are refused, where there is one."""
+        return next((op for op, breaker in self._breakers.items() if breaker.refuses(now)), None)

@@ -23,29 +23,18 @@ from asyncline.engine import memory
 from asyncline.engine.context import current, worker_place
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
 from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message
+from asyncline.engine.lanes.recipe import Recipe
 from asyncline.engine.lanes.segment import Array, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
 from asyncline.engine.lanes.worker_log import SendRecords
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
 from asyncline.graph.fusion import Step
 from asyncline.graph.op import Op, remake
-from asyncline.settings import OpSettings
 from asyncline.tuning import set_library_threads
 
 ERROR_BYTES = 96_000
 MESSAGE_CHARACTERS = 4_000
 """What crosses of an error's text: a message has a limit, and an exception may quote a whole array."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a worker makes an Op: its class, found by import, and its arguments."""
-
-    name: str
-    cls: type[Op]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    settings: OpSettings
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asyncline.engine.engine import Engine
-from asyncline.engine.lanes.process import make_recipe
+from asyncline.engine.lanes.recipe import make_recipe
 from asyncline.errors import LoadError, RequestError
 from asyncline.graph.plan import Node, Plan
 from asyncline.graph.request import Input
