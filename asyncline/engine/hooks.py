@@ -35,7 +35,7 @@ class Observer:
         """A hook that is not inline has run, or has been given up (then it ended when it started)."""
 
     def batch_done(self, node: Node, batch: Batch) -> None:
-        """A replica has finished a Batch."""
+        """A replica has finished a Batch; one whose samples had all died before it began was none."""
 
     def rejected(self, reason: str) -> None:
         """A request was refused at the door; `reason` is the code of its error."""

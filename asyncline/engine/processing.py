@@ -221,7 +221,7 @@ class Processing:
             if not given and self.hung.pop(batch.replica, None) is not None:
                 self.batcher.restored(batch.replica)
         else:
-            if self._engine.hooks.batch_done:
+            if batch.samples and self._engine.hooks.batch_done:
                 self._engine.hooks.emit(self._engine.hooks.batch_done, self._node, batch)
             self._settle(batch)
         self._wake()

@@ -111,7 +111,7 @@ def figures(snapshots: list[Snapshot], engine: Engine) -> Figures:
     found = uses(engine, seconds, loop, cpu_s, _since(first.jobs, last.jobs), spent, stages)
     return Figures(
         seconds=seconds,
-        at=time.time(),
+        at=time.time() - (engine.clock() - last.at),
         latency=Latency(
             latency.count,
             latency.mean * 1e3,

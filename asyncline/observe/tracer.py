@@ -26,16 +26,20 @@ class Tracer:
         self._windows = windows
         self._interval_s = interval_s
         self._left_s = interval_s
+        #: When the block before ended. Seconds that are late make an interval longer, and no request is to be left out.
+        self._since = 0.0
 
     def start(self) -> None:
         """Begin; the Windows have begun."""
+        self._since = self._windows.at
         self._windows.listeners.append(self._tick)
 
     def _tick(self) -> None:
         self._left_s -= 1
         if self._left_s <= 0:
             self._left_s = self._interval_s
-            figures = self._windows.figures(self._interval_s)
+            figures = self._windows.figures(self._windows.at - self._since)
+            self._since = self._windows.at
             since = figures.at - figures.seconds
             failed = [failure.data_id for failure in self._statistics.last_failures if failure.at >= since]
             judged = verdict(figures, self._engine.plan)

@@ -56,6 +56,11 @@ class Windows:
     def has_begun(self) -> bool:
         return bool(self._kept)
 
+    @property
+    def at(self) -> float:
+        """When all windows end: at the last Snapshot, in seconds of the engine's clock."""
+        return self._kept[-1].at
+
     def figures(self, seconds: float) -> Figures:
         """Of the last so many seconds, or as many as there are.
 
@@ -63,9 +68,10 @@ class Windows:
         """
         if not self._kept:
             raise Unavailable(f"the server is {self._engine.state}")
-        since = self._kept[-1].at - seconds
+        *earlier, last = self._kept
+        since = last.at - seconds
         # The nearest: a loop that stood still has taken none for a while, and what it did then is not to be left out.
-        first = min(self._kept, key=lambda one: abs(one.at - since))
+        first = min(earlier or [last], key=lambda one: abs(one.at - since))
         return figures([one for one in self._kept if one.at >= first.at], self._engine)
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from asyncline import (
 )
 from asyncline.engine.engine import Engine
 from asyncline.engine.lanes.accelerator import DeviceLost, OutOfMemory
+from asyncline.engine.lanes.base import Batch
 from asyncline.engine.lanes.call import find_fault
 from asyncline.graph.plan import Node
 from asyncline.settings import Source, merge
@@ -128,6 +129,26 @@ def test_one_who_leaves_within_the_turn_is_not_run() -> None:
             assert lanes.batches["plain"] == [1]
 
     run_virtual(main())
+
+
+def test_a_batch_whose_samples_have_all_died_is_none_to_observers() -> None:
+    class Seen(Observer):
+        def batch_done(self, node: Node, batch: Batch) -> None:
+            rows.append(batch.rows)
+
+    async def main() -> None:
+        async with virtual_engine(graph_of(Plain), SimulatedLanes(lambda *_: 0.01)) as engine:
+            engine.hooks.add(Seen())
+            for number in range(4):
+                item = engine.begin(number)
+                await asyncio.sleep(0)
+                if number % 2:
+                    item.cancel()
+                await asyncio.sleep(1)
+
+    rows: list[int] = []
+    run_virtual(main())
+    assert rows == [1, 1]
 
 
 def test_a_runner_that_is_closed_within_the_turn_feeds_nothing_any_more() -> None:

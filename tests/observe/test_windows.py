@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -226,3 +227,37 @@ def test_a_window_reaches_back_over_the_time_in_which_the_loop_stood_still() -> 
 
     found = run_virtual(main())
     assert found.count == 1 and found.seconds == pytest.approx(9, abs=1)
+
+
+def test_the_last_second_is_not_empty_when_the_loop_stood_still_for_longer() -> None:
+    async def main() -> Figures:
+        async with watched() as (engine, _, windows):
+            await asyncio.sleep(3)
+            await engine.submit(1)
+            loop: Any = asyncio.get_running_loop()
+            loop._selector_with_clock.now += 8
+            await asyncio.sleep(0.1)
+            return windows.figures(1)
+
+    found = run_virtual(main())
+    assert found.count == 1 and found.seconds == pytest.approx(8.5, abs=0.5)
+
+
+def test_each_request_is_in_one_block_of_the_tracer_though_the_loop_is_late(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> int:
+        async with watched() as (engine, statistics, windows):
+            tracer = Tracer(engine, statistics, windows, 5)
+            tracer.start()
+            loop: Any = asyncio.get_running_loop()
+            for number in range(120):
+                await engine.submit(number)
+                if number % 2:
+                    loop._selector_with_clock.now += 1.4
+            await asyncio.sleep(10)
+            return statistics.outcomes["ok"]
+
+    with caplog.at_level(logging.INFO, "asyncline.tracer"):
+        assert run_virtual(main()) == 120
+    counts = [re.match(r"\tQuery count\[(\d+)]", record.getMessage()) for record in caplog.records]
+    found = [int(count[1]) for count in counts if count]
+    assert len(found) > 5 and sum(found) == 120
