@@ -41,11 +41,17 @@ class Windows:
         """Begin; the Engine is ready."""
         self._loop = asyncio.get_running_loop()
         self._pulse.start()
+        self._due_at = self._loop.time()
         self._take()
 
     def _take(self) -> None:
         self._kept.append(self._snapshot())
-        self._timer = self._loop.call_later(INTERVAL_S, self._take)
+        # By the clock, so that ten of them are ten seconds; what the loop stood still for is not caught up with.
+        now = self._loop.time()
+        self._due_at += INTERVAL_S
+        if self._due_at <= now:
+            self._due_at = now + INTERVAL_S
+        self._timer = self._loop.call_at(self._due_at, self._take)
         for listener in tuple(self.listeners):
             listener()
 
