@@ -39,6 +39,9 @@
     locustfile.py        users of the three wires, for locust
     ├── locust_calls.py      those of gRPC and of TCP
     └── locust_payload.py    what all of them send
+    agree.py             that dashboard, tracer, top, timeline and /metrics tell the same (python -m loadtest.agree)
+    ├── agree_story.py       what they told, and where they differ
+    └── agree_read.py        reads what each of them tells
     nonces.py            that no answer goes to another request (python -m loadtest.nonces)
     └── nonces_graph.py      what the nonces go through
     gpu.py               the CUDA lane against a raw CUDA-graph loop (python -m loadtest.gpu)
