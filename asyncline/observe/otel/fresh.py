@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from asyncline.observe.timeline.kept import Kept
+import numpy as np
+
+from asyncline.observe.otel.ids import Ids
+from asyncline.observe.timeline.kept import Kept, KeptItems
 from asyncline.observe.timeline.records import BatchRecord, ItemRecord
 
 ROUNDING_S = 0.001
@@ -28,30 +31,55 @@ class Taken(NamedTuple):
 
 
 class Fresh:
-    """Picks from each Taken what was in none before.
+    """Picks from each Taken what was in none before, and is sampled.
 
     A batch ends in another thread before the loop hears of it, and its record is made then. So each look goes back two,
-    and leaves out what the last one has seen. A request ends on the loop.
+    and leaves out what the last one has seen. A request ends on the loop. Of those that are not sampled, which may be
+    nearly all, nothing is made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
         self._before = -math.inf, -math.inf
-        self._items: set[int] = set()
+        #: Those that ended at the very end of the last Taken: int64.
+        self._items = np.zeros(0, np.int64)
         self._batches: set[BatchKey] = set()
         self._done = 0
 
     def pick(self, taken: Taken) -> tuple[list[ItemRecord], list[BatchRecord], int]:
-        """Requests and batches, and of how many requests there is no record any more."""
-        since = self._before[1] - ROUNDING_S
-        items = [item for item in taken.records.between(since, math.inf).items if item.data_id not in self._items]
+        """Requests, batches with one of them or with one in flight, and of how many requests there is no record."""
+        since, until = self._before[1] - ROUNDING_S, taken.at - ROUNDING_S
+        count = 0
+        last = [np.zeros(0, np.int64)]
+
+        def choose(kept: KeptItems) -> np.ndarray:
+            nonlocal count
+            ends, data_ids = kept.ends, kept.data_ids
+            fresh: np.ndarray = ends >= since
+            if fresh.any():
+                fresh &= ~np.isin(data_ids, self._items)
+                count += int(fresh.sum())
+                last.append(data_ids[ends >= until])
+                fresh &= self._are_sampled(kept, data_ids)
+            return fresh
+
+        items = list(taken.records.items_where(choose))
         seen = [batch for batch in taken.records.batches if batch.ended_at >= self._before[0]]
-        batches = [batch for batch in seen if key(batch) not in self._batches]
-        missed = max(0, taken.done - self._done - len(items))
+        known = {item.data_id for item in items}
+        known |= {data_id for data_id, context in taken.contexts.items() if self._ids.is_sampled(data_id, context)}
+        batches = [batch for batch in seen if not known.isdisjoint(batch.data_ids) and key(batch) not in self._batches]
+        missed = max(0, taken.done - self._done - count)
         self._before = self._before[1], taken.at
-        self._items = {item.data_id for item in items if item.ended_at >= taken.at - ROUNDING_S}
+        self._items = np.concatenate(last)
         self._batches = set(map(key, seen))
         self._done = taken.done
         return items, batches, missed
+
+    def _are_sampled(self, kept: KeptItems, data_ids: np.ndarray) -> np.ndarray:
+        found = self._ids.are_sampled(data_ids)
+        for place, traceparent in kept.traceparents:
+            found[place] = self._ids.is_sampled(data_ids[place], traceparent)
+        return found
 
 
 def key(batch: BatchRecord) -> BatchKey:

@@ -8,6 +8,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple
 
+import numpy as np
+
 from asyncline.engine.spans import Spans
 
 _GOLDEN, _ALL = 0x9E3779B97F4A7C15, 2**64
@@ -53,6 +55,17 @@ class Ids(Spans):
         if traceparent is not None:
             return bool(int(traceparent[53:55], 16) & 1)
         return (self._first + data_id * _GOLDEN) % _ALL < self._sampled_below
+
+    def are_sampled(self, data_ids: np.ndarray) -> np.ndarray:
+        """The same of many requests that came without a trace context.
+
+        :param data_ids: int64, [n].
+        :returns: bool, [n].
+        """
+        if not self._sampled_below:
+            return np.zeros(len(data_ids), np.bool_)
+        spread = np.uint64(self._first) + data_ids.astype(np.uint64) * np.uint64(_GOLDEN)
+        return spread <= np.uint64(self._sampled_below - 1)
 
     def request(self, data_id: int, traceparent: str | None) -> Span:
         trace_id = self._trace_id(data_id, traceparent)

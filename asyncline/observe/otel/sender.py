@@ -56,7 +56,7 @@ class Sender:
         self.where = urlsplit(settings.otel_endpoint or "").hostname
         self._exporter = exporter
         self._maker: Maker | None = None
-        self._fresh = Fresh()
+        self._fresh = Fresh(ids)
         self._reasons = _Reasons()
         self._is_told = False
         #: Spans that the collector has taken.
@@ -67,9 +67,8 @@ class Sender:
     def send(self, taken: Taken) -> None:
         """Make the spans, and wait until the collector has taken them, or not."""
         maker = self._maker or self._open()
-        items, batches, missed = self._fresh.pick(taken)
+        sampled, batches, missed = self._fresh.pick(taken)
         self.lost["timeline"] += missed
-        sampled = [item for item in items if self._ids.is_sampled(item.data_id, item.traceparent)]
         chosen = sampled[:: _stride(len(sampled) * (1 + len(self._plan.nodes)))]
         self.lost["limit"] += len(sampled) - len(chosen)
         chunk: list[ReadableSpan] = []

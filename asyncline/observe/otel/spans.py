@@ -60,15 +60,14 @@ class Maker:
     def make(
         self, taken: Taken, items: list[ItemRecord], batches: list[BatchRecord]
     ) -> Iterator[tuple[int, list[ReadableSpan]]]:
-        """For each request that is sampled, then for each batch of one: how many requests that is, and their spans.
+        """For each request, then for each batch of one: how many requests that is, and their spans.
 
-        :param items: of the requests to make spans of.
-        :param batches: likewise; those of requests that are not sampled are left out.
+        :param items: of the requests to make spans of, which are sampled.
+        :param batches: likewise; those of other requests are left out.
         """
         self._zero_ns = taken.unix_ns - int(taken.at * 1e9)
-        sampled = [item for item in items if self._ids.is_sampled(item.data_id, item.traceparent)]
-        jobs, joined = _work_of(taken, sampled)
-        for item in sampled:
+        jobs, joined = _work_of(taken, items)
+        for item in items:
             yield 1, self._request(item, jobs[item.data_id], joined[item.data_id])
         contexts = {**taken.contexts, **{item.data_id: item.traceparent for item in items}}
         for batch in batches:
@@ -192,11 +191,9 @@ def _work_of(taken: Taken, items: list[ItemRecord]) -> tuple[dict[int, list[JobR
     batches: dict[int, list[BatchRecord]] = defaultdict(list)
     if items:
         wanted = {item.data_id for item in items}
-        found = taken.records.between(min(item.started_at for item in items), float("inf"))
-        for job in found.jobs:
-            if job.data_id in wanted:
-                jobs[job.data_id].append(job)
-        for batch in found.batches:
+        for job in taken.records.jobs_of(wanted):
+            jobs[job.data_id].append(job)
+        for batch in taken.records.batches:
             for data_id in wanted.intersection(batch.data_ids):
                 batches[data_id].append(batch)
     return jobs, batches

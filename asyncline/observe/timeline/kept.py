@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +26,23 @@ class KeptItems(NamedTuple):
     texts: list[int | str | None]
     """Of each of its notes, one after the other: place, log_id, traceparent, code."""
 
+    @property
+    def ends(self) -> np.ndarray:
+        """When each ended."""
+        found: np.ndarray = self.rows[:, STARTED_AT] + self.rows[:, TOTAL]
+        return found
+
+    @property
+    def data_ids(self) -> np.ndarray:
+        """int64."""
+        return self.rows[:, DATA_ID].astype(np.int64)
+
+    @property
+    def traceparents(self) -> list[tuple[int, str]]:
+        """Places of those that came with a trace context, and that."""
+        found: Any = zip(self.texts[::4], self.texts[2::4], strict=True)
+        return [(place, traceparent) for place, traceparent in found if traceparent is not None]
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -46,7 +63,7 @@ class Kept:
 
         return Records(
             self.plan,
-            list(self._items(lambda rows: ended_then(rows[:, STARTED_AT] + rows[:, TOTAL]))),
+            list(self.items_where(lambda kept: ended_then(kept.ends))),
             list(self._jobs(lambda rows: ended_then(rows[:, _JOB_ENDED_AT]))),
             [batch for batch in self.batches if since <= batch.ended_at <= until],
             [gauge for gauge in self.gauges if since <= gauge.at <= until],
@@ -56,15 +73,17 @@ class Kept:
         """What there is of one request."""
         return Records(
             self.plan,
-            list(self._items(lambda rows: rows[:, DATA_ID] == data_id)),
-            list(self._jobs(lambda rows: rows[:, _JOB_DATA_ID] == data_id)),
+            list(self.items_where(lambda kept: kept.rows[:, DATA_ID] == data_id)),
+            list(self.jobs_of([data_id])),
             [batch for batch in self.batches if data_id in batch.data_ids],
             [],
         )
 
-    def _items(self, choose: Callable[[np.ndarray], np.ndarray]) -> Iterator[ItemRecord]:
-        for rows, texts in self.items:
-            places = np.flatnonzero(choose(rows)).tolist()
+    def items_where(self, choose: Callable[[KeptItems], np.ndarray]) -> Iterator[ItemRecord]:
+        """:param choose: which of some to make records of, as bool."""
+        for kept in self.items:
+            rows, texts = kept
+            places = np.flatnonzero(choose(kept)).tolist()
             found: dict[Any, Any] = {}
             if places:
                 found = {place: about for place, *about in zip(*[iter(texts)] * 4, strict=True)}
@@ -72,6 +91,11 @@ class Kept:
                 *times, started_at, data_id = rows[place].tolist()
                 log_id, traceparent, code = found.get(place, ("", None, "ok"))
                 yield ItemRecord(int(data_id), log_id, traceparent, started_at, times, code)
+
+    def jobs_of(self, data_ids: Collection[int]) -> Iterator[JobRecord]:
+        """Those of some requests."""
+        wanted = np.array([*data_ids], np.float64)
+        yield from self._jobs(lambda rows: np.isin(rows[:, _JOB_DATA_ID], wanted))
 
     def _jobs(self, choose: Callable[[np.ndarray], np.ndarray]) -> Iterator[JobRecord]:
         for rows in self.jobs:

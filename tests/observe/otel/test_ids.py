@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from asyncline.observe.otel.ids import Ids
@@ -90,3 +91,10 @@ def test_each_batch_has_ids_of_its_own() -> None:
     batches = [(0, 0, 1.0), (0, 0, 1.5), (0, 1, 1.0), (1, 0, 1.0)]
     spans = [ids.batch(*batch, None, is_sampled=True) for batch in batches]
     assert len({span.span_id for span in spans}) == len({span.trace_id for span in spans}) == 4
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1e-9, 0.3, 1.0])
+def test_many_are_sampled_as_each_of_them_is(ratio: float) -> None:
+    ids = Ids(ratio, b"key")
+    data_ids = np.arange(1, 3000)
+    assert ids.are_sampled(data_ids).tolist() == [ids.is_sampled(data_id, None) for data_id in data_ids.tolist()]
