@@ -7,18 +7,18 @@ import logging
 import math
 import random
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from asyncline.client.address import Address
+from asyncline.client.balancer import Balancer
 from asyncline.client.base import CONNECT_S, Malformed, Refused
-from asyncline.client.endpoints import Endpoint, Endpoints
+from asyncline.client.endpoints import Endpoint
 from asyncline.client.retry import RetryPolicy
 from asyncline.client.wires.base import Call, Wire, WireSettings
-from asyncline.errors import RequestError, Unavailable
+from asyncline.errors import Unavailable
 
 log = logging.getLogger("asyncline.client")
 
@@ -87,11 +87,10 @@ class AsyncClient:
         self._settings = WireSettings(
             token, connections, _checked(connect_timeout), tls, verify, int(max_answer_mb * 1e6)
         )
-        self._endpoints = Endpoints(Address.parse_all(servers))
-        self._policy = RetryPolicy(retries, random.random)
+        policy = RetryPolicy(retries, random.random)
+        self._balancer = Balancer(Address.parse_all(servers), policy, (Unavailable, Malformed), insists=True)
         self._wires: dict[Endpoint, asyncio.Task[Wire]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_closed = False
 
     async def __call__(
         self,
@@ -154,7 +153,7 @@ class AsyncClient:
             return parts, await anext(parts, _NOTHING)
 
         (parts, part), endpoint = await self._run(begin, expires_at, idempotent=False)
-        with self._outstanding(endpoint):
+        with self._balancer.outstanding(endpoint):
             try:
                 while part is not _NOTHING:
                     yield part
@@ -165,12 +164,12 @@ class AsyncClient:
     async def ready(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109  # nothing to clean up
         """Whether at least one server can serve; false also where nobody answers within `timeout` seconds."""
         self._check_open()
-        wires = [await self._wire(endpoint) for endpoint in self._endpoints.all]
+        wires = [await self._wire(endpoint) for endpoint in self._balancer.endpoints.all]
         return any(await asyncio.gather(*(wire.ready(timeout) for wire in wires)))
 
     async def close(self) -> None:
         """End the connections; calls that wait for their answers fail. It may be called twice."""
-        self._is_closed = True
+        self._balancer.is_closed = True
         wires, self._wires = self._wires, {}
         for opening in wires.values():
             await asyncio.wait([opening])
@@ -185,60 +184,18 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    # -- which server, and how often ----------------------------------------------------------------
+    # -- the servers --------------------------------------------------------------------------------
 
     async def _run(
         self, ask: Callable[[Wire, float], Awaitable[_T]], expires_at: float, *, idempotent: bool
     ) -> tuple[_T, Endpoint]:
         """The answer, and who gave it."""
-        self._policy.budget.earn()
-        tried = 0
-        failed: Endpoint | None = None
-        while True:
-            self._check_open()
-            endpoint = self._pick(failed)
-            tried += 1
-            try:
-                with self._outstanding(endpoint):
-                    return await ask(await self._wire(endpoint), max(1e-3, expires_at - self._now())), endpoint
-            except RequestError as error:
-                failed = endpoint
-                elsewhere = self._pick(failed) is not endpoint
-                pause_s = self._policy.pause_s(
-                    error, tried, expires_at - self._now(), idempotent=idempotent, elsewhere=elsewhere
-                )
-                if pause_s is None or self._is_closed:
-                    raise
-                log.info("%s: tried again in %.3f s: %s", endpoint.address, pause_s, error)
-            await asyncio.sleep(pause_s)
 
-    @contextmanager
-    def _outstanding(self, endpoint: Endpoint) -> Iterator[None]:
-        """While a call is there; what becomes of it is noted."""
-        began_at = self._now()
-        endpoint.outstanding += 1
-        try:
-            yield
-        except (Unavailable, Malformed) as error:
-            self._note(endpoint, began_at, error)
-            raise
-        except RequestError:
-            endpoint.answered()
-            raise
-        else:
-            endpoint.answered()
-        finally:
-            endpoint.outstanding -= 1
+        async def ask_one(endpoint: Endpoint, remaining_s: float) -> _T:
+            return await ask(await self._wire(endpoint), remaining_s)
 
-    def _note(self, endpoint: Endpoint, began_at: float, error: RequestError) -> None:
-        rest_s = endpoint.failed(began_at, self._now())
-        if rest_s is not None and len(self._endpoints.all) > 1:
-            log.warning("server %s is left alone for %.1f s: %s", endpoint.address, rest_s, error)
-
-    def _pick(self, failed: Endpoint | None) -> Endpoint:
-        """The best but the one that just failed; where all are left alone, the one that has been longest."""
-        best = self._endpoints.pick(self._now(), besides=failed)
-        return best or min(self._endpoints.all, key=lambda endpoint: (endpoint is failed, endpoint.rests_until))
+        self._check_open()
+        return await self._balancer.run(ask_one, expires_at, idempotent=idempotent)
 
     async def _wire(self, endpoint: Endpoint) -> Wire:
         opening = self._wires.get(endpoint)
@@ -264,7 +221,7 @@ class AsyncClient:
         return asyncio.get_running_loop().time()
 
     def _check_open(self) -> None:
-        if self._is_closed:
+        if self._balancer.is_closed:
             raise Refused("the client was closed")
         loop = asyncio.get_running_loop()
         if self._loop is None:
@@ -273,8 +230,8 @@ class AsyncClient:
             raise RuntimeError("an AsyncClient belongs to the event loop that it was first used on; Client has its own")
 
     def __repr__(self) -> str:
-        state = "closed " if self._is_closed else ""
-        return f"<AsyncClient {state}{', '.join(map(repr, self._endpoints.all))}>"
+        state = "closed " if self._balancer.is_closed else ""
+        return f"<AsyncClient {state}{', '.join(map(repr, self._balancer.endpoints.all))}>"
 
 
 def _payload(payload: Any, fields: dict[str, Any]) -> Any:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 
 from asyncline.client.address import Address
-from asyncline.client.base import Busy, Connection, Description, Malformed, Refused, remote_model, too_late
-from asyncline.client.budget import RetryBudget
-from asyncline.client.endpoints import Endpoint, Endpoints
-from asyncline.errors import DeadlineExceeded, LoadError, RequestError, Unavailable
+from asyncline.client.balancer import Balancer
+from asyncline.client.base import Connection, Description, Malformed, remote_model, too_late
+from asyncline.client.endpoints import Endpoint
+from asyncline.client.retry import RetryPolicy
+from asyncline.errors import DeadlineExceeded, LoadError, Unavailable
 from asyncline.wire.oip import InferRequest, InferResponse
 
 log = logging.getLogger("asyncline.client")
@@ -43,13 +45,11 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self.model = model
         self.version = version
-        self._endpoints = Endpoints(addresses)
+        self._balancer = Balancer(addresses, RetryPolicy(1, random.random, comes_back=False), _FAULTS, insists=False)
+        self._endpoints = self._balancer.endpoints
         self._headers = headers
         self._max_answer_nbytes = max_answer_nbytes
         self._connections: dict[Endpoint, Connection] = {}
-        self._budget = RetryBudget()
-        self._requests = 0
-        self._retries = 0
         self._binary = True
 
     async def open(self) -> Description:
@@ -88,65 +88,24 @@ class Pool:
         :param traceparent: W3C trace context to send.
         :raises RequestError: as of `Connection.infer`.
         """
-        expires_at = self.loop.time() + timeout_s
-        self._requests += 1
-        self._budget.earn()
-        endpoint = self._endpoints.pick(self.loop.time())
-        if endpoint is None:
+
+        async def ask(endpoint: Endpoint, remaining_s: float) -> InferResponse:
+            try:
+                return await self._connections[endpoint].infer(
+                    request, remaining_s, binary=self._binary, traceparent=traceparent
+                )
+            except DeadlineExceeded:
+                raise too_late(remote_model(self.model), timeout_s) from None
+
+        try:
+            response, _ = await self._balancer.run(ask, self.loop.time() + timeout_s)
+        except LookupError:
             error = Unavailable(
                 f"remote model {self.model!r} is not available: its endpoints failed and are left alone"
             )
             error.retry_after_s = max(1, round(self._endpoints.rest_s(self.loop.time())))
-            raise error
-        try:
-            return await self._ask(endpoint, request, expires_at, timeout_s, traceparent)
-        except (Refused, Busy) as error:
-            other = self._endpoints.pick(self.loop.time(), besides=endpoint)
-            waits = other is None and error.rest_s is not None and self.loop.time() + error.rest_s < expires_at
-            if not (other or waits) or self.loop.time() >= expires_at or not self._budget.spend():
-                raise
-            if waits:
-                await asyncio.sleep(error.rest_s or 0)
-                other = self._endpoints.pick(self.loop.time())
-                if other is None:
-                    raise
-        assert other is not None
-        self._retries += 1
-        return await self._ask(other, request, expires_at, timeout_s, traceparent)
-
-    async def _ask(
-        self, endpoint: Endpoint, request: InferRequest, expires_at: float, timeout_s: float, traceparent: str | None
-    ) -> InferResponse:
-        began_at = self.loop.time()
-        endpoint.outstanding += 1
-        try:
-            response = await self._connections[endpoint].infer(
-                request, expires_at - began_at, binary=self._binary, traceparent=traceparent
-            )
-        except DeadlineExceeded:
-            self._failed(endpoint, began_at, "took too long")
-            raise too_late(remote_model(self.model), timeout_s) from None
-        except _FAULTS as error:
-            self._failed(endpoint, began_at, str(error), getattr(error, "rest_s", None))
-            raise
-        except Busy as error:
-            if error.rest_s is None:
-                endpoint.answered()
-            else:
-                self._failed(endpoint, began_at, str(error), error.rest_s)
-            raise
-        except RequestError:
-            endpoint.answered()
-            raise
-        finally:
-            endpoint.outstanding -= 1
-        endpoint.answered()
+            raise error from None
         return response
-
-    def _failed(self, endpoint: Endpoint, began_at: float, reason: str, asked_s: float | None = None) -> None:
-        rest_s = endpoint.failed(began_at, self.loop.time(), asked_s)
-        if rest_s is not None:
-            log.warning("endpoint %s is left alone for %.1f s: %s", endpoint.address, rest_s, reason)
 
     async def _describe(self, endpoint: Endpoint) -> Description:
         return await self._connections[endpoint].describe(self.model, self.version, DESCRIBE_S)
@@ -166,8 +125,8 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         now = self.loop.time()
         return PoolStatistics(
-            requests=self._requests,
-            retries=self._retries,
+            requests=self._balancer.requests,
+            retries=self._balancer.retries,
             outstanding={str(each.address): each.outstanding for each in self._endpoints.all},
             resting=tuple(
                 str(each.address) for each in self._endpoints.all if each.failures and now < each.rests_until

@@ -18,10 +18,12 @@ class RetryPolicy:
 
     :param retries: most for one request.
     :param random: a number from 0 to 1.
+    :param comes_back: whether a server is asked again that did not say when, if there is no other.
     """
 
-    def __init__(self, retries: int, random: Callable[[], float]) -> None:
+    def __init__(self, retries: int, random: Callable[[], float], *, comes_back: bool = True) -> None:
         self.retries = retries
+        self.comes_back = comes_back
         self.budget = RetryBudget()
         self._random = random
 
@@ -40,11 +42,14 @@ class RetryPolicy:
         """
         if not (error.was_refused or (idempotent and isinstance(error, Unavailable))):
             return None
-        retry_after_s = getattr(error, "retry_after_s", None)
+        said_s = getattr(error, "rest_s", None)
+        retry_after_s = getattr(error, "retry_after_s", None) if said_s is None else said_s
         if retry_after_s is None or tried > self.retries:
             return None
+        if not elsewhere and not self.comes_back and said_s is None:
+            return None
         pause_s: float = self._random() * min(FIRST_S * 2 ** (tried - 1), MOST_S)
-        if isinstance(error, Refused):
+        if isinstance(error, Refused) and (elsewhere or said_s is None):
             # Nobody said anything. Another server need not wait either.
             pause_s = 0.0 if elsewhere else pause_s
         elif not elsewhere:

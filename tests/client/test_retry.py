@@ -126,9 +126,10 @@ class PretendedWire(Wire):
 class Pretending(AsyncClient):
     def __init__(self, *scripts: list[RequestError | float], **parameters: Any) -> None:
         super().__init__([f"tcp://host{n}:1" for n in range(len(scripts))], **parameters)
-        self._policy._random = lambda: 1.0
+        self._balancer.policy._random = lambda: 1.0
         self.wires = [
-            PretendedWire(each.address, script) for each, script in zip(self._endpoints.all, scripts, strict=True)
+            PretendedWire(each.address, script)
+            for each, script in zip(self._balancer.endpoints.all, scripts, strict=True)
         ]
 
     async def _make(self, address: Address) -> Wire:
@@ -149,7 +150,7 @@ def test_the_last_error_is_told_when_retries_are_used_up() -> None:
     async def main() -> None:
         client = Pretending([Refused(str(n)) for n in range(9)], retries=2)
         for _ in range(20):
-            client._policy.budget.earn()
+            client._balancer.policy.budget.earn()
         with pytest.raises(Refused, match="2"):
             await client("g", 1)
         assert len(client.wires[0].asked_at) == 3
@@ -217,7 +218,7 @@ def test_a_cancel_while_it_waits_to_be_sent_again_ends_the_call() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
                 await client("g", 1)
-        assert len(client.wires[0].asked_at) == 1 and client._endpoints.all[0].outstanding == 0
+        assert len(client.wires[0].asked_at) == 1 and client._balancer.endpoints.all[0].outstanding == 0
 
     run_virtual(main())
 
@@ -251,7 +252,7 @@ def test_a_close_while_it_waits_to_be_sent_again_ends_the_call_and_opens_nothing
 def test_a_stream_is_outstanding_until_its_end_and_its_server_is_left_alone_where_it_breaks_off() -> None:
     async def main() -> None:
         client = Pretending([0.0, Unavailable("lost")])
-        (endpoint,) = client._endpoints.all
+        (endpoint,) = client._balancer.endpoints.all
         parts = client.stream("g", 1)
         await anext(parts)
         assert endpoint.outstanding == 1
