@@ -14,6 +14,7 @@ base.py         Connection: the contract of a way to an endpoint
 rest.py         the Open Inference Protocol over HTTP
 grpc.py         the same over gRPC
 
+balancer.py     Balancer: asks one of several servers, and another, or again
 endpoints.py    which of several servers is asked, pure
 budget.py       how often requests may be sent again, pure
 address.py      a server's address

@@ -25,6 +25,8 @@ from asyncline import (
     errors,
 )
 from asyncline.client import AsyncClient, Malformed, Refused
+from asyncline.client import tcp as tcp_connection
+from asyncline.client.wires import grpc, http
 from asyncline.errors import NotFound, SlowClient, TooLarge, Unauthenticated, Unsupported
 from tests.client.served import WIRES, served
 from tests.client.servers import closed_port, tcp
@@ -85,7 +87,7 @@ async def test_the_server_hears_log_id_priority_and_timeout(wire: str) -> None:
         await server.orders.until(server.orders.begun)
         (item,) = server.engine._items.values()
         assert (item.log_id, item.priority) == ("mine", 2)
-        assert 4.9 < item.expires_at - item.started_at <= 5.0
+        assert item.expires_at - item.started_at <= 5.0  # the server's own would be 10
         server.orders.release.set()
         await asked
 
@@ -206,7 +208,9 @@ async def test_too_large_an_answer_is_not_read(wire: str) -> None:
 
 
 @every_wire
-async def test_the_server_says_where_a_deadline_passed(wire: str) -> None:
+async def test_the_server_says_where_a_deadline_passed(wire: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (http, grpc, tcp_connection):  # on a busy machine the answer may take longer than the usual grace
+        monkeypatch.setattr(module, "GRACE_S", 30)
     async with served() as server, server.client(wire) as client:
         with pytest.raises(DeadlineExceeded, match="op 'run'"):
             await client("told", {"do": "sleep"}, timeout=0.05)
@@ -325,8 +329,8 @@ async def test_a_stranger_is_malformed(wire: str) -> None:
         await reader.read()
 
     # By HTTP/2 this is the begin of a very long frame.
-    kinds = (DeadlineExceeded, Unavailable) if wire == "grpc" else Malformed
-    async with tcp(rubbish) as port, AsyncClient(f"{wire}://127.0.0.1:{port}", timeout=0.2) as client:
+    kinds, timeout = ((DeadlineExceeded, Unavailable), 0.2) if wire == "grpc" else (Malformed, 20)
+    async with tcp(rubbish) as port, AsyncClient(f"{wire}://127.0.0.1:{port}", timeout=timeout) as client:
         with pytest.raises(kinds):
             await client("told", 1)
         assert not await client.ready(timeout=0.1)

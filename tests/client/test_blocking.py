@@ -75,7 +75,7 @@ def test_a_close_fails_what_other_threads_wait_for(servers: dict[str, str], wire
     client.ready()
     with ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(client, "work", order={"mid_s": 1}) for _ in range(2)]
-        while client._client._endpoints.all[0].outstanding < 2:
+        while client._client._balancer.endpoints.all[0].outstanding < 2:
             threading.Event().wait(0.001)
         client.close()
         for each in asked:
@@ -154,7 +154,7 @@ def test_an_interrupt_cancels_the_call(servers: dict[str, str]) -> None:
             client("work", order={"pre_s": 1})
         timer.join()
         assert client.ready()  # by the loop, behind the cancel
-        assert client._client._endpoints.all[0].outstanding == 0
+        assert client._client._balancer.endpoints.all[0].outstanding == 0
 
 
 def test_the_client_imports_no_server() -> None:

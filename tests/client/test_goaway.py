@@ -108,7 +108,7 @@ async def test_a_close_ends_connections_that_are_being_left_too() -> None:
         client = AsyncClient(f"grpc://127.0.0.1:{port}", retries=0)
         asked = [asyncio.create_task(client("told", n)) for n in range(2)]
         async with asyncio.timeout(5):
-            while script.begun < 1 or client._endpoints.all[0].outstanding < 2:  # noqa: ASYNC110  # nothing announces it
+            while script.begun < 1 or client._balancer.endpoints.all[0].outstanding < 2:  # noqa: ASYNC110  # nothing announces it
                 await asyncio.sleep(0)
             await client.close()
             assert all(isinstance(each, Exception) for each in await asyncio.gather(*asked, return_exceptions=True))

@@ -500,7 +500,7 @@ async def test_why_an_endpoint_is_left_alone_is_in_the_log(caplog: pytest.LogCap
             with pytest.raises(Unavailable):
                 await engine.submit(X)
     reason = "remote model 'scores' is not available: full"
-    assert caplog.messages == [f"endpoint {served.url} is left alone for 0.1 s: {reason}"]
+    assert caplog.messages == [f"server {served.url} is left alone for 0.1 s: {reason}"]
 
 
 @pytest.mark.parametrize("between", [None, 500])

@@ -76,6 +76,28 @@ def test_another_server_is_asked_at_once_when_one_is_not_there() -> None:
     assert pause_s(Refused("x"), elsewhere=True) == 0
 
 
+def asks_to_be_left(error: Refused, seconds: int) -> Refused:
+    error.rest_s = seconds
+    return error
+
+
+def test_a_server_that_is_not_there_may_have_said_when() -> None:
+    assert pause_s(asks_to_be_left(Refused("x"), 7)) == pytest.approx(7.05)
+    assert pause_s(asks_to_be_left(Refused("x"), 0)) == pytest.approx(0.05)
+    assert pause_s(asks_to_be_left(Refused("x"), 7), elsewhere=True) == 0
+
+
+def test_one_that_did_not_say_when_may_be_left_at_that() -> None:
+    stays = RetryPolicy(1, lambda: 1.0, comes_back=False)
+    options: Any = {"tried": 1, "remaining_s": 100.0, "idempotent": False}
+    assert stays.pause_s(Refused("x"), elsewhere=False, **options) is None
+    assert stays.pause_s(asks_to_be_left(Refused("x"), 0), elsewhere=False, **options) == pytest.approx(0.05)
+    stays.budget.earn()
+    for _ in range(10):
+        stays.budget.earn()
+    assert stays.pause_s(Refused("x"), elsewhere=True, **options) == 0
+
+
 def test_retries_are_counted() -> None:
     assert [pause_s(Refused("x"), tried=n) is not None for n in (1, 3, 4)] == [True, True, False]
 

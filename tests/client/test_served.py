@@ -29,7 +29,7 @@ def where(address: str) -> tuple[str, str]:
 
 async def until_begun(client: AsyncClient, calls: int) -> None:
     """Until so many calls are on their way, and the server has answered one that was sent behind them."""
-    while client._endpoints.all[0].outstanding < calls:  # noqa: ASYNC110  # nothing announces it
+    while client._balancer.endpoints.all[0].outstanding < calls:  # noqa: ASYNC110  # nothing announces it
         await asyncio.sleep(0)
     assert await client.ready()
 

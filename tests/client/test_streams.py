@@ -92,7 +92,7 @@ async def test_leaving_a_stream_cancels_it_there(wire: str) -> None:
             await server.orders.until(server.orders.begun)
         await server.orders.until(server.orders.cancelled)
         await server.until_empty()
-        assert client._endpoints.all[0].outstanding == 0
+        assert client._balancer.endpoints.all[0].outstanding == 0
         assert await parts_of(client, [1]) == [1]
 
 
