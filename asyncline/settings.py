@@ -36,6 +36,12 @@ from asyncline.tuning import MALLOC_SWITCH
 Cpu = Literal["process", "thread", "inline"]
 
 
+MOST_TIMES = 8
+"""How many times the longest body one may be once it is decoded."""
+LEAST_DECODED_NBYTES = 64 * 10**6
+"""Decoded to so much, none is refused: short bodies may be longer so many times."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -120,6 +126,15 @@ class ServiceSettings(_Section):
         if self.tls_key is not None and self.tls_cert is None:
             raise ValueError("tls_key without tls_cert would serve without TLS: give both")
         return self
+
+    @property
+    def max_body_nbytes(self) -> int:
+        return int(self.max_body_mb * 10**6)
+
+    @property
+    def max_decoded_nbytes(self) -> int:
+        """Most that the lists, objects and texts of a body may be once they are decoded, the body's text included."""
+        return max(LEAST_DECODED_NBYTES, MOST_TIMES * self.max_body_nbytes)
 
 
 class TracerSettings(_Section):

@@ -50,15 +50,16 @@ class Admission:
         self.in_flight -= 1
         self._left += 1
 
-    def reserve(self, nbytes: int) -> None:
+    def reserve(self, nbytes: int, held: int = 0) -> None:
         """Take a request's bytes from the budget, before they are read; `release` gives them back.
 
+        :param held: what the same request has taken already.
         :raises Overloaded: too little is left, or there is no token for the request anyway.
         """
         if self.in_flight >= self.max_in_flight:
             raise self._overloaded(f"{self.in_flight} requests are in flight, the most allowed")
         # A lone request always fits: its size has a limit of its own.
-        if self.nbytes and self.nbytes + nbytes > self.max_bytes:
+        if self.nbytes > held and self.nbytes + nbytes > self.max_bytes:
             raise self._overloaded(f"{self.nbytes} request bytes are in flight, and {nbytes} more are too many")
         self.nbytes += nbytes
 

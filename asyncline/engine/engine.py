@@ -385,6 +385,17 @@ class Engine:
         for lane in self._lanes.values():
             lane.note_log_levels()
 
+    def reserve(self, nbytes: int, held: int = 0) -> None:
+        """Take bytes of a request from the budget, as `Admission.reserve`.
+
+        :raises Overloaded: too little is left; observers know.
+        """
+        try:
+            self.admission.reserve(nbytes, held)
+        except RequestError as error:
+            self.note_rejected(error)
+            raise
+
     def note_rejected(self, error: RequestError) -> None:
         """Let observers know of a request that was refused before there was an Item."""
         if self.hooks.rejected:

@@ -9,16 +9,21 @@ import numpy as np
 import orjson
 
 from asyncline.errors import BadRequest, OpError
+from asyncline.wire.weight import Scale
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-def decode(data: bytes, what: str = "the body") -> Any:
+def decode(data: bytes, what: str = "the body", scale: Scale | None = None) -> Any:
     """Parse a JSON body.
 
     :param what: for the message: what it is.
+    :param scale: weighs it; not where it comes from a server.
     :raises BadRequest: it is no JSON; says where.
+    :raises TooLarge: it weighs too much.
     """
+    if scale is not None:
+        scale.add_json(data)
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -7,7 +7,6 @@ answer has them where `Accept` says `application/msgpack;tensor=ext`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -16,6 +15,7 @@ import numpy as np
 from asyncline.errors import BadRequest, OpError, TooLarge
 from asyncline.wire import heads
 from asyncline.wire.frame.values import DTYPES, MAX_DIMENSIONS, MAX_SECTIONS, dtype_name, tensor_from
+from asyncline.wire.weight import Scale
 
 TENSOR = 1
 """The extension type of an array."""
@@ -25,21 +25,22 @@ EVENTS = "data=msgpack"
 """The parameter of `text/event-stream` with which parts are asked for as msgpack, in base64, with arrays as such."""
 
 
-def decode(data: bytes | memoryview, *, answer: bool = False) -> Any:
+def decode(data: bytes | memoryview, scale: Scale | None = None, *, answer: bool = False) -> Any:
     """Parse a msgpack body; nothing in it is code.
 
+    :param scale: weighs a request.
     :param answer: it is one: arrays are read-only, which saves a copy, and keys of maps need not be texts. In a request
         a stranger could choose such as all hash alike.
     :raises BadRequest: it is no msgpack.
-    :raises TooLarge: a request has more than MAX_SECTIONS arrays.
+    :raises TooLarge: it weighs too much, or a request has more than MAX_SECTIONS arrays.
     """
     try:
         if len(data) <= heads.LEAST_NBYTES:  # which has not many arrays
-            hook: Callable[[int, bytes], Any] = _view if answer else _own
-        else:
-            heads.check(data)
-            hook = _view if answer else _Owner()
-        return msgpack.unpackb(data, raw=False, strict_map_key=not answer, ext_hook=hook)
+            return msgpack.unpackb(data, raw=False, strict_map_key=not answer, ext_hook=_view if answer else _own)
+        if scale is not None:
+            return scale.unpack(data, _Owner())
+        heads.check(data)
+        return msgpack.unpackb(data, raw=False, strict_map_key=not answer, ext_hook=_view if answer else _Owner())
     except (BadRequest, TooLarge):
         raise
     except Exception as error:  # msgpack raises many kinds, ValueError and its own

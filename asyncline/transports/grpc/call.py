@@ -208,13 +208,23 @@ class Call:
 
     # -- for a method: one answer -------------------------------------------------------------------
 
-    def run(self, payload: Any, encode: Callable[[Item], Bytes], **options: Unpack[Options]) -> None:
+    def run(
+        self, payload: Any, encode: Callable[[Item], Bytes], *, weight: int = 0, **options: Unpack[Options]
+    ) -> None:
         """Run one request through the graph, and answer with what `encode` makes of its Item, however that ended;
         where `encode` raises, as `item.result()` does for an Item that failed, with that error.
 
+        :param weight: of the payload, besides the message.
         :raises RequestError: it was refused at the door.
         """
-        self.begin(payload, partial(self._answer_item, encode), **options)
+        engine = self._shared.engine
+        if weight:
+            engine.reserve(weight, sum(message.nbytes for message in self.inbox.messages))
+        try:
+            self.begin(payload, partial(self._answer_item, encode), nbytes=weight, **options)
+        except BaseException:
+            engine.admission.release(weight)
+            raise
 
     def begin(
         self, payload: Any, on_done: Callable[[Item], None], *, nbytes: int = 0, **options: Unpack[Options]

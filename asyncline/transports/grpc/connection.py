@@ -76,7 +76,7 @@ class Shared:
         self.turns = Turns(call_limits.turn_burst)
         self.methods = methods
         self.open_methods = open_methods
-        self.max_body_nbytes = int(settings.max_body_mb * 10**6)
+        self.max_body_nbytes = settings.max_body_nbytes
         self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()

@@ -63,13 +63,15 @@ class Inference(Service):
 
     def _infer(self, call: Call, data: Bytes) -> None:
         models = self._models
+        scale = models.scale()
         request = grpc.decode_request(data)
-        payload = models.payload(request)
+        payload = models.payload(request, scale)
         if self._engine.graph.streams and not native.is_native(request.parameters):
             raise Unsupported(f"model {request.model_name!r} answers in parts: infer it by ModelStreamInfer")
         call.run(
             payload,
             lambda item: grpc.encode_response(models.response(request, item)),
+            weight=scale.nbytes,
             **options_of(call, models, request),
         )
 

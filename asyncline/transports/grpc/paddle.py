@@ -13,6 +13,7 @@ from asyncline.transports.grpc.inbox import Bytes
 from asyncline.transports.grpc.service import Service
 from asyncline.transports.paddle import Pipeline
 from asyncline.wire.paddle import BadPackage, grpc
+from asyncline.wire.weight import Scale
 
 
 class PaddleService(Service):
@@ -25,25 +26,27 @@ class PaddleService(Service):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pipeline = Pipeline(engine)
+        self._max_decoded = engine.plan.settings.service.max_decoded_nbytes
 
     def __mapping__(self) -> Mapping[str, Handler]:
         return {grpc.METHOD: Handler(self._inference, Cardinality.UNARY_UNARY, bytes, bytes)}
 
     def _inference(self, call: Call, data: Bytes) -> None:
-        pipeline = self._pipeline
+        pipeline, scale = self._pipeline, Scale(self._max_decoded)
         try:
             request = grpc.decode_request(data)
         except BadPackage as error:
             self._misfit(call, error)
             return
         try:
-            payload = pipeline.payload(request)
+            payload = pipeline.payload(request, scale)
         except RequestError as error:
             self._misfit(call, error)
             return
         call.run(
             payload,
             lambda item: pipeline.answer(request, item, grpc.encode_response),
+            weight=scale.nbytes,
             log_id=pipeline.log_id(request) or None,
         )
 

@@ -48,6 +48,7 @@ class StreamInfer:
     def __init__(self, call: Call, engine: Engine, models: Models) -> None:
         self._call = call
         self._models = models
+        self._reserve = engine.reserve
         self._release = engine.admission.release
         self._streams = engine.graph.streams
         self._in_flight = 0
@@ -66,21 +67,25 @@ class StreamInfer:
         await self._until_below(1)
 
     def _start(self, message: Message) -> None:
-        request = InferRequest(())
+        request, nbytes = InferRequest(()), message.nbytes
         try:
+            scale = self._models.scale()
             request = grpc.decode_request(message.data)
-            payload = self._models.payload(request)
+            payload = self._models.payload(request, scale)
+            if scale.nbytes:
+                self._reserve(scale.nbytes, nbytes)
+                nbytes += scale.nbytes
             options = options_of(self._call, self._models, request)
             if self._streams:
                 options["on_part"] = partial(self._part, request)
             self._in_flight += 1
             try:
-                self._call.begin(payload, partial(self._done, request), nbytes=message.nbytes, **options)
+                self._call.begin(payload, partial(self._done, request), nbytes=nbytes, **options)
             except BaseException:
                 self._in_flight -= 1
                 raise
         except RequestError as error:
-            self._release(message.nbytes)
+            self._release(nbytes)
             error.was_refused = True
             self._say(request, error)
 

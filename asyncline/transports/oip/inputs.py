@@ -22,6 +22,7 @@ from asyncline.wire import json
 from asyncline.wire.oip import InferTensor, TensorMetadata
 from asyncline.wire.oip.datatypes import Array, fp32_from_bf16
 from asyncline.wire.oip.messages import of
+from asyncline.wire.weight import Scale
 
 BARE = "input"
 """The input of a bare Request."""
@@ -54,9 +55,10 @@ class Inputs:
             row_nbytes += itemsize * math.prod(max(1, length) for length in field.shape[1:])
         return max(1, min(MOST_ROWS, max_body_nbytes // max(1, row_nbytes)))
 
-    def payload(self, tensors: Iterable[InferTensor]) -> Any:
+    def payload(self, tensors: Iterable[InferTensor], scale: Scale | None = None) -> Any:
         """What `Engine.begin` takes; the Request checks the values further.
 
+        :param scale: weighs what is in elements of BYTES.
         :raises BadRequest: a tensor is missing, unknown, or of a wrong datatype or shape; names it.
         """
         found = {tensor.name: tensor for tensor in tensors}
@@ -70,7 +72,7 @@ class Inputs:
         values = {}
         for name, tensor in found.items():
             with of("input", name):
-                values[name] = _value(tensor, self._fields.get(name))
+                values[name] = _value(tensor, self._fields.get(name), scale)
         if self.max_batch_size:
             self._check_rows({name: len(value) for name, value in values.items()})
         return values if self._fields else values[BARE]
@@ -93,7 +95,7 @@ def describe(name: str, field: Field | None) -> TensorMetadata:
     return TensorMetadata(name, "BYTES", (1,))
 
 
-def _value(tensor: InferTensor, field: Field | None) -> Any:
+def _value(tensor: InferTensor, field: Field | None, scale: Scale | None) -> Any:
     if isinstance(field, Tensor):
         return _array(tensor, field)
     if field is None and tensor.datatype != "BYTES":
@@ -106,7 +108,7 @@ def _value(tensor: InferTensor, field: Field | None) -> Any:
     if isinstance(field, Image):
         return _image(data)
     if field is None or isinstance(field, Json):
-        return json.decode(data, "the element")
+        return json.decode(data, "the element", scale)
     return data
 
 

@@ -18,6 +18,7 @@ from asyncline.transports.oip.inputs import BARE, MOST_ROWS, Inputs, describe
 from asyncline.transports.oip.outputs import Outputs, lone, returned
 from asyncline.wire.oip import InferRequest, InferResponse, ModelMetadata, ServerMetadata, TensorMetadata, native
 from asyncline.wire.oip.models import ModelConfig, ModelIndex, ModelStatistics, Step, Usage
+from asyncline.wire.weight import Scale
 
 VERSION = "1"
 """Of every model; a decimal number, as clients parse it as one."""
@@ -50,8 +51,9 @@ class Models:
         nodes = engine.plan.nodes
         sizes = [node.settings.batch_size for node in nodes if "process" in node.lanes]
         most_rows = min(sizes, default=MOST_ROWS) * MOST_SAMPLES
-        self._inputs = Inputs(graph, int(settings.max_body_mb * 10**6), most_rows)
+        self._inputs = Inputs(graph, settings.max_body_nbytes, most_rows)
         self._outputs = Outputs(graph)
+        self._max_weight = settings.max_decoded_nbytes
         self._priorities = settings.priorities
         self._nodes = {self._op_name(node.op): node for node in nodes}
         #: The graph's first.
@@ -183,19 +185,25 @@ class Models:
             graph = self._engine.graph.name
             raise BadRequest(f"model {name!r} is an op of graph {graph!r} and is not run alone: infer {graph!r}")
 
-    def payload(self, request: InferRequest) -> Any:
+    def scale(self) -> Scale:
+        """For what a request is decoded to."""
+        return Scale(self._max_weight)
+
+    def payload(self, request: InferRequest, scale: Scale | None = None) -> Any:
         """What `Engine.begin` takes.
 
+        :param scale: weighs what is in elements of BYTES.
         :raises NotFound: there is no such model.
         :raises BadRequest: a tensor is missing, unknown, or of a wrong datatype or shape; an output is unknown.
+        :raises TooLarge: it weighs too much.
         """
         self.check_runs(request.model_name, request.model_version)
         if request.parameters.get("sequence_id"):
             raise BadRequest("parameter 'sequence_id': sequences are not served; every request stands alone")
         if native.is_native(request.parameters):
-            return native.from_tensors(request.inputs, request.parameters[native.NATIVE])
+            return native.from_tensors(request.inputs, request.parameters[native.NATIVE], scale)
         self._outputs.check(request.outputs)
-        return self._inputs.payload(request.inputs)
+        return self._inputs.payload(request.inputs, scale)
 
     def options(self, request: InferRequest) -> Options:
         """The parameters `timeout` (µs; 0: none) and `priority` (1 is the highest; 0: the default).

@@ -18,19 +18,22 @@ from asyncline.graph.fields import Field, Image, Json, Tensor
 from asyncline.wire import json
 from asyncline.wire.paddle import printed
 from asyncline.wire.paddle.messages import PROFILE_KEY
+from asyncline.wire.weight import Scale
 
 
-def prepared(values: dict[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+def prepared(values: dict[str, Any], fields: Mapping[str, Field], scale: Scale | None = None) -> dict[str, Any]:
     """What `Request.unpack` takes; it checks the values further.
 
+    :param scale: weighs what they become.
     :raises BadRequest: a value cannot be what its field is; names it.
+    :raises TooLarge: it weighs too much.
     """
     found = {}
     for name, value in values.items():
         field = fields.get(name)
         if field is not None:
             try:
-                found[name] = _value(value, field)
+                found[name] = _value(value, field, scale)
             except RequestError as error:
                 error.message = f"field {name!r}: {error.message}"
                 raise
@@ -39,12 +42,20 @@ def prepared(values: dict[str, Any], fields: Mapping[str, Field]) -> dict[str, A
     return found
 
 
-def _value(value: Any, field: Field) -> Any:
+def _value(value: Any, field: Field, scale: Scale | None) -> Any:
     is_array = isinstance(value, np.ndarray)
     if isinstance(field, Tensor):
-        return value if is_array else printed.parse(value)
+        if is_array:
+            return value
+        if scale is not None:
+            scale.add_json(value.encode(errors="replace"))
+        return printed.parse(value)
     if isinstance(field, Json):
-        return value.tolist() if is_array else json.decode(value.encode(errors="replace"))
+        if not is_array:
+            return json.decode(value.encode(errors="replace"), scale=scale)
+        if scale is not None:
+            scale.add_array(value)
+        return value.tolist()
     if isinstance(field, Image) and is_array and value.dtype == np.uint8:
         return value.tobytes()
     return value

@@ -12,6 +12,7 @@ from asyncline.graph.fields import Image, Text
 from asyncline.transports.paddle.fields import prepared
 from asyncline.transports.paddle.results import packed
 from asyncline.wire.paddle import ErrNo, PipelineRequest, PipelineResponse, number_of
+from asyncline.wire.weight import Scale
 
 Encode = Callable[[PipelineResponse], bytes]
 
@@ -32,11 +33,13 @@ class Pipeline:
         # Of the class: a Request takes any unknown attribute for a field.
         self._takes_pipeline = getattr(type(engine.graph.request), "takes_pipeline", False)
 
-    def payload(self, request: PipelineRequest) -> Any:
+    def payload(self, request: PipelineRequest, scale: Scale | None = None) -> Any:
         """What `Engine.begin` takes.
 
+        :param scale: weighs what values become.
         :raises NotFound: the request names another service.
         :raises BadRequest: a value is missing, or cannot be what its field is.
+        :raises TooLarge: it weighs too much.
         """
         if request.name and request.name != self._name:
             raise NotFound("Failed to inference: Service name error.")
@@ -45,7 +48,7 @@ class Pipeline:
         values = request.values()
         if not self._fields or (not request.tensors and self._plain.issuperset(values)):
             return values
-        return prepared(values, self._fields)
+        return prepared(values, self._fields, scale)
 
     @staticmethod
     def log_id(request: PipelineRequest) -> str:

@@ -10,6 +10,7 @@ from asyncline.errors import BadRequest, TooLarge, Unsupported
 from asyncline.graph.fields import Field, Image, Text
 from asyncline.graph.request import Request
 from asyncline.wire import json, msgpack
+from asyncline.wire.weight import Scale
 
 RAW = ("image/", "application/octet-stream", "text/plain")
 MAX_PARTS = 64
@@ -42,21 +43,23 @@ class BodyDecoder:
         elif not self.fields:
             self.raw_types = ("text/plain", "image/*", "application/octet-stream")
 
-    def decode(self, body: bytes, header: str) -> Any:
+    def decode(self, body: bytes, header: str, scale: Scale | None = None) -> Any:
         """Decode a whole body that is no form.
 
+        :param scale: weighs it.
         :raises BadRequest: malformed.
+        :raises TooLarge: it weighs too much.
         :raises Unsupported: a media type that this graph does not take.
         """
         if header == "application/json":
-            return json.decode(body)
+            return json.decode(body, scale=scale)
         kind = media_type(header)
         if kind == "application/json" or kind.endswith("+json"):
-            return json.decode(body)
+            return json.decode(body, scale=scale)
         if kind in ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack"):
-            return msgpack.decode(body)
+            return msgpack.decode(body, scale)
         if not kind and self.raw_field is None:
-            return json.decode(body)
+            return json.decode(body, scale=scale)
         if not kind or kind.startswith(RAW):
             if self.raw_field is not None:
                 return {self.raw_field: body}
@@ -71,11 +74,12 @@ class BodyDecoder:
             kinds.append("multipart/form-data")
         return ", ".join([*kinds, *self.raw_types])
 
-    async def form(self, request: web.BaseRequest, max_bytes: int) -> dict[str, Any]:
+    async def form(self, request: web.BaseRequest, max_bytes: int, scale: Scale | None = None) -> dict[str, Any]:
         """Read and decode a `multipart/form-data` body of at most `max_bytes`.
 
+        :param scale: weighs it.
         :raises BadRequest: malformed, or a part without a name or twice.
-        :raises TooLarge: over the limit.
+        :raises TooLarge: over the limit, or it weighs too much.
         """
         values: dict[str, Any] = {}
         try:
@@ -93,16 +97,16 @@ class BodyDecoder:
                     if max_bytes < 0:
                         raise TooLarge("the form is over the limit of a body")
                     data += chunk
-                values[part.name] = self._part(part.name, bytes(data))
+                values[part.name] = self._part(part.name, bytes(data), scale)
         except (ValueError, AssertionError, RuntimeError) as error:
             raise BadRequest(f"the form is malformed: {error}") from None
         return values
 
-    def _part(self, name: str, data: bytes) -> Any:
+    def _part(self, name: str, data: bytes, scale: Scale | None) -> Any:
         field: Field | None = self.fields.get(name)
         if field is None or isinstance(field, (Image, Text)):
             return data
         try:
-            return json.decode(data)
+            return json.decode(data, scale=scale)
         except BadRequest as error:
             raise BadRequest(f"field {name!r}: {error}") from None

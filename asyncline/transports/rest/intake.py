@@ -25,7 +25,7 @@ from aiohttp.http import HttpProcessingError
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
-from asyncline.errors import BadRequest, RequestError, TooLarge, Unauthenticated, Unavailable
+from asyncline.errors import BadRequest, TooLarge, Unauthenticated, Unavailable
 from asyncline.settings import ServiceSettings
 from asyncline.transports.rest import coding
 from asyncline.transports.rest.answer import id_lines, trace_lines
@@ -33,6 +33,7 @@ from asyncline.transports.rest.connection import Connection
 from asyncline.transports.timing import Timing
 from asyncline.wire.oip.rest import room
 from asyncline.wire.traceparent import TRACEPARENT
+from asyncline.wire.weight import Scale
 
 LARGE_NBYTES = 256 * 1024
 """Bodies over this size are decoded in a thread."""
@@ -51,7 +52,8 @@ class Intake:
         self._token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.timing = Timing(engine.plan)
         #: Longest body, in bytes, as it comes and once it is inflated.
-        self.max_body = int(settings.max_body_mb * 10**6)
+        self.max_body = settings.max_body_nbytes
+        self._max_decoded = settings.max_decoded_nbytes
 
     @property
     def has_token(self) -> bool:
@@ -86,12 +88,21 @@ class Intake:
             raise TooLarge(f"a body of {nbytes} bytes is over the limit of {self.max_body}")
         elif "Content-Encoding" in request.headers:
             nbytes = min(coding.most_inflated(nbytes), self.max_body)
-        try:
-            engine.admission.reserve(nbytes)
-        except RequestError as error:
-            engine.note_rejected(error)
-            raise
+        engine.reserve(nbytes)
         return nbytes
+
+    def scale(self) -> Scale:
+        """For what a request is decoded to."""
+        return Scale(self._max_decoded)
+
+    def decoded(self, scale: Scale, reserved: int) -> int:
+        """Admit what a request has been decoded to as well; returns what `leave` takes.
+
+        :raises Overloaded: there is no room for it.
+        """
+        if scale.nbytes:
+            self._engine.reserve(scale.nbytes, reserved)
+        return reserved + scale.nbytes
 
     def about(self, item: Item, headers: Mapping[str, str]) -> str:
         """Headers that tell an Item's ids, and where its time went.

@@ -29,6 +29,7 @@ from asyncline.transports.rest.intake import LARGE_NBYTES, LOG_ID, Intake
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
 from asyncline.wire import json
 from asyncline.wire.oip import InferRequest, rest, rest_metadata
+from asyncline.wire.weight import Scale
 
 READ = ("GET", "HEAD")
 MOST_NBYTES = 64 * 1024
@@ -142,6 +143,7 @@ class OipRoutes(Routes):
     async def _infer(self, request: web.BaseRequest, name: str, version: str) -> Answer:
         intake, models, headers = self._intake, self._models, request.headers
         reserved = intake.enter(request)
+        scale = intake.scale()
         try:
             models.check_runs(name, version)
             length = headers.get(rest.HEADER_LENGTH)
@@ -150,10 +152,11 @@ class OipRoutes(Routes):
                 body = await intake.body(request, _guess(length))
             header_nbytes = rest.parse_header_length(length, len(body))
             if (len(body) if header_nbytes is None else header_nbytes) > LARGE_NBYTES:
-                asked = await asyncio.to_thread(self._decode, body, header_nbytes, name, version)
+                asked = await asyncio.to_thread(self._decode, body, header_nbytes, name, version, scale)
             else:
-                asked = self._decode(body, header_nbytes, name, version)
-            payload, options = models.payload(asked), models.options(asked)
+                asked = self._decode(body, header_nbytes, name, version, scale)
+            payload, options = models.payload(asked, scale), models.options(asked)
+            reserved = intake.decoded(scale, reserved)
             item = intake.begin(
                 headers,
                 payload,
@@ -169,12 +172,14 @@ class OipRoutes(Routes):
         await answer.compress(headers.get("Accept-Encoding"))
         return answer
 
-    def _decode(self, body: bytes | memoryview, header_nbytes: int | None, name: str, version: str) -> InferRequest:
+    def _decode(
+        self, body: bytes | memoryview, header_nbytes: int | None, name: str, version: str, scale: Scale
+    ) -> InferRequest:
         if header_nbytes == 0 and len(body):
             metadata = self._models.raw_input(name, version)
             batches = self._models.batches
             return rest.decode_raw_request(body, metadata, batches=batches, model_name=name, model_version=version)
-        return rest.decode_request(body, header_nbytes, model_name=name, model_version=version)
+        return rest.decode_request(body, header_nbytes, scale, model_name=name, model_version=version)
 
     def _answer(self, asked: InferRequest, item: Item, sent: Mapping[str, str]) -> Answer:
         headers = self._intake.about(item, sent)

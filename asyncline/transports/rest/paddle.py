@@ -21,6 +21,7 @@ from asyncline.transports.rest.answer import JSON, Answer, error_answer
 from asyncline.transports.rest.intake import LARGE_NBYTES, Intake
 from asyncline.transports.rest.routes import Routes
 from asyncline.wire.paddle import BadPackage, PipelineRequest, rest
+from asyncline.wire.weight import Scale
 
 TEXT = "text/plain; charset=utf-8"
 NOT_FOUND = b"Not Found\n"
@@ -76,15 +77,17 @@ class PaddleRoute(Routes):
             return Answer(405, NOT_ALLOWED, TEXT, "Allow: POST\r\n", close=not request.content.is_eof())
         intake, pipeline = self._intake, self._pipeline
         reserved = intake.enter(request)
+        scale = intake.scale()
         try:
             body = intake.body_nowait(request)
             if body is None:
                 body = bytes(await intake.body(request))
             try:
                 if len(body) > LARGE_NBYTES:
-                    call, payload = await asyncio.to_thread(self._read, body, name, method)
+                    call, payload = await asyncio.to_thread(self._read, body, name, method, scale)
                 else:
-                    call, payload = self._read(body, name, method)
+                    call, payload = self._read(body, name, method, scale)
+                reserved = intake.decoded(scale, reserved)
             except _Misfit as misfit:
                 return self._refused(misfit.error)
             item = intake.begin(request.headers, payload, log_id=pipeline.log_id(call))
@@ -94,17 +97,17 @@ class PaddleRoute(Routes):
             intake.leave(reserved)
         return Answer(200, pipeline.answer(call, item, rest.encode_response), JSON, intake.about(item, request.headers))
 
-    def _read(self, body: bytes, name: str, method: str) -> tuple[PipelineRequest, Any]:
+    def _read(self, body: bytes, name: str, method: str, scale: Scale) -> tuple[PipelineRequest, Any]:
         """The request, and the payload that it is.
 
         :raises BadRequest: it cannot be read.
         """
         try:
-            call = rest.decode_request(body, name, method)
+            call = rest.decode_request(body, name, method, scale)
         except BadPackage as error:
             raise _Misfit(error) from None
         try:
-            return call, self._pipeline.payload(call)
+            return call, self._pipeline.payload(call, scale)
         except RequestError as error:
             raise _Misfit(error) from None
 

@@ -29,6 +29,7 @@ from asyncline.transports.rest.openapi import openapi
 from asyncline.transports.rest.paddle import PaddleRoute
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
 from asyncline.wire import json, msgpack
+from asyncline.wire.weight import Scale
 
 log = logging.getLogger("asyncline.rest")
 
@@ -176,18 +177,20 @@ class RestTransport(Transport):
     async def _infer(self, request: web.BaseRequest) -> Answer | EventStream:
         intake, headers = self._intake, request.headers
         reserved = intake.enter(request)
+        scale = intake.scale()
         try:
             kind = headers.get("Content-Type", "")
             if kind.startswith("multipart/"):
-                payload = await self._form(request)
+                payload = await self._form(request, scale)
             else:
                 body = intake.body_nowait(request)
                 if body is None:
                     body = bytes(await intake.body(request))
                 if len(body) > LARGE_NBYTES:
-                    payload = await asyncio.to_thread(self._decoder.decode, body, kind)
+                    payload = await asyncio.to_thread(self._decoder.decode, body, kind, scale)
                 else:
-                    payload = self._decoder.decode(body, kind)
+                    payload = self._decoder.decode(body, kind, scale)
+            reserved = intake.decoded(scale, reserved)
             accept = headers.get("Accept")
             events = None
             if accept is not None and EVENTS in accept:
@@ -209,10 +212,10 @@ class RestTransport(Transport):
             await answer.compress(headers.get("Accept-Encoding"))
         return answer
 
-    async def _form(self, request: web.BaseRequest) -> Any:
+    async def _form(self, request: web.BaseRequest, scale: Scale) -> Any:
         if "Content-Encoding" in request.headers:
             raise Unsupported("a compressed form is not accepted: send it as it is")
-        return await self._intake.receive(request, partial(self._decoder.form, request, self._intake.max_body))
+        return await self._intake.receive(request, partial(self._decoder.form, request, self._intake.max_body, scale))
 
     def _answer(self, item: Item, headers: Mapping[str, str], accept: str | None) -> Answer:
         ids = self._intake.about(item, headers)

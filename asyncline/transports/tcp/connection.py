@@ -33,6 +33,7 @@ from asyncline.transports.tcp.parts import PartsOut
 from asyncline.wire.frame import decoder, messages
 from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
 from asyncline.wire.frame.values import Encoder
+from asyncline.wire.weight import Scale
 
 log = logging.getLogger("asyncline.tcp")
 
@@ -56,7 +57,8 @@ class Shared:
         self.limits = limits
         self.call_limits = call_limits
         self.turns = Turns(call_limits.turn_burst)
-        self.max_body_nbytes = int(settings.max_body_mb * 10**6)
+        self.max_body_nbytes = settings.max_body_nbytes
+        self.max_weight = settings.max_decoded_nbytes
         self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.connections: set[Connection] = set()
         self.is_closing = False
@@ -305,7 +307,11 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if not reserved:
                 reserved = self._reserve(len(header), len(body) if body is not None else 0)
-            graph, options, value = messages.decode_call(header, body, self._call_limits.max_value_nbytes)
+            scale = None if body is None else Scale(self._shared.max_weight)
+            graph, options, value = messages.decode_call(header, body, self._call_limits.max_value_nbytes, scale)
+            if scale is not None and scale.nbytes:
+                engine.reserve(scale.nbytes, reserved)
+                reserved += scale.nbytes
             if graph != engine.graph.name:
                 raise NotFound(f"there is no graph {graph[:64]!r} (there is: {engine.graph.name})")
             parts = PartsOut(stream, options.parts, self._shared.encoder, self._say) if options.parts else None

@@ -16,6 +16,7 @@ from asyncline.wire.frame import decoder, values
 from asyncline.wire.frame.decoder import Buffer, frame
 from asyncline.wire.frame.values import Encoder
 from asyncline.wire.traceparent import TRACEPARENT
+from asyncline.wire.weight import Scale
 
 VERSION = 1
 """Of the format; the stream of a HELLO."""
@@ -144,13 +145,16 @@ def encode_call(encoder: Encoder, stream: int, graph: str, options: Options, val
     return frame(decoder.CALL, stream, header, sections, nbytes), nbytes
 
 
-def decode_call(header: bytes, body: memoryview | None, max_value_nbytes: int) -> tuple[str, Options, Any]:
+def decode_call(
+    header: bytes, body: memoryview | None, max_value_nbytes: int, scale: Scale | None = None
+) -> tuple[str, Options, Any]:
     """The graph's name, options and value of a CALL.
 
+    :param scale: weighs the value, where it is a section.
     :raises BadRequest: malformed, or an option is unknown or out of range.
-    :raises TooLarge: lists, objects and texts have more than `max_value_nbytes`.
+    :raises TooLarge: lists, objects and texts have more than `max_value_nbytes`, or weigh too much.
     """
-    document = values.decode_limited(header, body, max_value_nbytes)
+    document = values.decode_limited(header, body, max_value_nbytes, scale)
     if type(document) is list and len(document) == 3:
         graph, said, value = document
         if type(graph) is str and type(said) is dict:

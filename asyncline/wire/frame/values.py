@@ -17,6 +17,7 @@ from asyncline.errors import BadRequest, TooLarge
 from asyncline.wire import heads
 from asyncline.wire.frame.decoder import ALIGNMENT, MAX_BODY_NBYTES, MAX_HEADER_NBYTES, Buffer
 from asyncline.wire.oip.datatypes import Array, count
+from asyncline.wire.weight import Scale
 
 TENSOR, BYTES, VALUE = 1, 2, 3
 """Extension types: [offset, dtype, shape], [offset, length], [offset, length]."""
@@ -148,20 +149,21 @@ def decode(header: bytes, body: memoryview | None = None) -> Any:
     return _unpack(header, _Sections(body) if body is not None else _without_body, any_keys=True)
 
 
-def decode_limited(header: bytes, body: memoryview | None, max_value_nbytes: int) -> Any:
+def decode_limited(header: bytes, body: memoryview | None, max_value_nbytes: int, scale: Scale | None = None) -> Any:
     """What a header holds, from a stranger.
 
     :param max_value_nbytes: most of a value that is a section itself.
+    :param scale: weighs that value.
     :raises BadRequest: malformed; nested deeper than MAX_DEPTH; a map has keys that are no texts, of which one could
         choose such as all hash alike.
-    :raises TooLarge: over `max_value_nbytes`.
+    :raises TooLarge: over `max_value_nbytes`, or weighs too much; or there are more than MAX_SECTIONS.
     """
     if body is None and len(header) <= INLINE_NBYTES:  # which has not many extensions
         document = _unpack(header, _without_body, any_keys=False)
         may_be_deep = _may_be_deep(header)
     else:
         body = memoryview(b"") if body is None else body
-        sections = _Sections(body, max_value_nbytes, any_keys=False)
+        sections = _Sections(body, max_value_nbytes, any_keys=False, scale=scale)
         document = _unpack(header, sections, any_keys=False)
         may_be_deep = sections.has_value or _may_be_deep(header)
     if may_be_deep:
@@ -181,13 +183,24 @@ def _unpack(header: bytes, hook: Callable[[int, bytes], Any], *, any_keys: bool)
 
 
 class _Sections:
-    """Reads the extensions of one header."""
+    """Reads the extensions of one header.
 
-    def __init__(self, body: memoryview, max_value_nbytes: int = MAX_BODY_NBYTES, *, any_keys: bool = True) -> None:
+    :param scale: weighs a value.
+    """
+
+    def __init__(
+        self,
+        body: memoryview,
+        max_value_nbytes: int = MAX_BODY_NBYTES,
+        *,
+        any_keys: bool = True,
+        scale: Scale | None = None,
+    ) -> None:
         self._body = body
         self._left = len(body)
         self._max_value_nbytes = max_value_nbytes
         self._any_keys = any_keys
+        self._scale = scale
         self._count = 0
         self.has_value = False
 
@@ -229,6 +242,8 @@ class _Sections:
                 "send arrays"
             )
         self.has_value = True
+        if self._scale is not None:
+            return self._scale.unpack(section, self)
         heads.check(section)
         return msgpack.unpackb(section, raw=False, strict_map_key=not self._any_keys, ext_hook=self)
 

@@ -22,6 +22,7 @@ from asyncline.errors import BadRequest, OpError
 from asyncline.wire import msgpack
 from asyncline.wire.oip.datatypes import DTYPES, Array, datatype_of
 from asyncline.wire.oip.messages import MOST_TENSORS, InferTensor, of
+from asyncline.wire.weight import Scale
 
 NATIVE = "native"
 FIELDS, VALUE = "fields", "value"
@@ -40,14 +41,15 @@ def to_tensors(value: Any, lone: str) -> tuple[tuple[InferTensor, ...], str]:
     return (_tensor(lone, value),), VALUE
 
 
-def from_tensors(tensors: Iterable[InferTensor], kind: Any, *, answer: bool = False) -> Any:
+def from_tensors(tensors: Iterable[InferTensor], kind: Any, scale: Scale | None = None, *, answer: bool = False) -> Any:
     """The value.
 
     :param kind: FIELDS or VALUE; what else there is, is taken for FIELDS.
+    :param scale: weighs msgpack; of a request.
     :param answer: it is one: arrays are read-only, and keys of maps need not be texts.
     :raises BadRequest: a tensor is not what it says, or there are several, or none, of a VALUE.
     """
-    found = {tensor.name: _value(tensor, answer) for tensor in tensors}
+    found = {tensor.name: _value(tensor, scale, answer) for tensor in tensors}
     if kind != VALUE:
         return found
     if len(found) != 1:
@@ -76,7 +78,7 @@ def _element(name: str, data: bytes, form: str) -> InferTensor:
     return InferTensor(name, "BYTES", array, {_FORM: form})
 
 
-def _value(tensor: InferTensor, answer: bool) -> Any:
+def _value(tensor: InferTensor, scale: Scale | None, answer: bool) -> Any:
     form = tensor.parameters.get(_FORM)
     if form is None:
         array = tensor.array if answer or tensor.array.flags.writeable else tensor.array.copy()
@@ -89,7 +91,7 @@ def _value(tensor: InferTensor, answer: bool) -> Any:
         if form == "bytes":
             return data
         if form == "msgpack":
-            return msgpack.decode(data, answer=answer)
+            return msgpack.decode(data, scale, answer=answer)
         if form != "text":
             raise BadRequest(f"form {form!r}: there are text, bytes and msgpack")
         try:

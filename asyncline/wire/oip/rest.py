@@ -29,6 +29,7 @@ from asyncline.wire.oip.messages import (
     of,
     unique,
 )
+from asyncline.wire.weight import Scale
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY = "binary_tensor_data"
@@ -109,17 +110,24 @@ def encode_request(request: InferRequest, *, binary: bool = True) -> Body:
 
 
 def decode_request(
-    body: Buffer, header_nbytes: int | None = None, *, model_name: str = "", model_version: str = ""
+    body: Buffer,
+    header_nbytes: int | None = None,
+    scale: Scale | None = None,
+    *,
+    model_name: str = "",
+    model_version: str = "",
 ) -> InferRequest:
     """A request; arrays of raw inputs are views of `body`.
 
     :param header_nbytes: as of `parse_header_length`, but not 0.
+    :param scale: weighs it.
     :raises BadRequest: it is malformed, or what it says does not fit together; names the input.
+    :raises TooLarge: it weighs too much.
     """
-    head, raw, lists = _split(body, header_nbytes)
+    head, raw, lists = _split(body, header_nbytes, scale)
     parameters = dict(objects.parameters(head))
     binary_output = objects.pop_flag(parameters, "binary_data_output") or False
-    inputs = tuple(_decode_tensors("input", head, raw, lists))
+    inputs = tuple(_decode_tensors("input", head, raw, lists, scale))
     outputs = objects.as_list(head, "outputs")
     check_count("output", outputs)
     return InferRequest(
@@ -215,7 +223,9 @@ def _view(body: Buffer) -> memoryview:
     return memoryview(body).cast("B")
 
 
-def _split(body: Buffer, header_nbytes: int | None) -> tuple[dict[str, Any], memoryview, spans.Spans]:
+def _split(
+    body: Buffer, header_nbytes: int | None, scale: Scale | None = None
+) -> tuple[dict[str, Any], memoryview, spans.Spans]:
     """The JSON, the raw tensors behind it, and long lists that were cut out of the JSON."""
     view = _view(body)
     size = view.nbytes if header_nbytes is None else header_nbytes
@@ -223,7 +233,7 @@ def _split(body: Buffer, header_nbytes: int | None) -> tuple[dict[str, Any], mem
     text: Any = view[:size]  # orjson reads a view as it is
     if size > LARGE_NBYTES:
         text, lists = spans.cut(bytes(text))
-    return objects.as_object(json.decode(text)), view[size:], lists
+    return objects.as_object(json.decode(text, scale=scale)), view[size:], lists
 
 
 def _encode_tensors(
@@ -246,14 +256,16 @@ def _encode_tensors(
     return written, raw
 
 
-def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview, lists: spans.Spans) -> Iterable[InferTensor]:
+def _decode_tensors(
+    kind: str, head: dict[str, Any], raw: memoryview, lists: spans.Spans, scale: Scale | None = None
+) -> Iterable[InferTensor]:
     """The tensors of a message; all of `raw` has to be used up."""
     tensors = objects.as_list(head, f"{kind}s")
     check_count(kind, tensors)
     place = 0
     found = []
     for position, value in enumerate(tensors):
-        tensor, size = _decode_tensor(kind, position, value, raw[place:], lists)
+        tensor, size = _decode_tensor(kind, position, value, raw[place:], lists, scale)
         found.append(tensor)
         place += size
     if place != raw.nbytes:
@@ -262,7 +274,7 @@ def _decode_tensors(kind: str, head: dict[str, Any], raw: memoryview, lists: spa
 
 
 def _decode_tensor(
-    kind: str, position: int, value: Any, raw: memoryview, lists: spans.Spans
+    kind: str, position: int, value: Any, raw: memoryview, lists: spans.Spans, scale: Scale | None
 ) -> tuple[InferTensor, int]:
     head, name = objects.named(kind, position, value)
     with of(kind, name):
@@ -276,7 +288,7 @@ def _decode_tensor(
             if data is None:
                 raise BadRequest("has neither data nor binary_data_size")
             if isinstance(data, str) and data in lists:
-                array = spans.array(lists[data], datatype, shape)
+                array = spans.array(lists[data], datatype, shape, scale)
             else:
                 array = datatypes.from_json(data, datatype, shape)
             return InferTensor(name, datatype, array, parameters), 0

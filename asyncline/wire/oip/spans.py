@@ -20,6 +20,7 @@ from asyncline.errors import BadRequest
 from asyncline.wire import json
 from asyncline.wire.oip import datatypes
 from asyncline.wire.oip.datatypes import Array
+from asyncline.wire.weight import Scale
 
 Spans = Mapping[str, bytes]
 """Lists that were cut out, without their outer brackets, by what stands in the text for them."""
@@ -80,10 +81,12 @@ def _before_space(text: bytes, end: int) -> int:
     return end
 
 
-def array(span: bytes, datatype: str, shape: Sequence[int]) -> Array:
+def array(span: bytes, datatype: str, shape: Sequence[int], scale: Scale | None = None) -> Array:
     """The array that a list is.
 
+    :param scale: weighs it.
     :raises BadRequest: as of `datatypes.from_json`, or it is no list.
+    :raises TooLarge: it weighs too much.
     """
     size = datatypes.count(shape)
     if b"[" in span or b"]" in span:
@@ -101,7 +104,10 @@ def array(span: bytes, datatype: str, shape: Sequence[int]) -> Array:
         found += len(numbers)
         if found > size:
             break
-        parts.append(datatypes.from_json(numbers, datatype, (len(numbers),)))
+        part = datatypes.from_json(numbers, datatype, (len(numbers),))
+        if scale is not None:
+            scale.add(2 * part.nbytes)  # until it is joined with the others
+        parts.append(part)
         place = end + 1
     if found != size:
         raise BadRequest(f"shape {list(shape)} is {size} elements, got {'more' if found > size else found}")

@@ -16,6 +16,7 @@ from asyncline.wire.paddle import tensors
 from asyncline.wire.paddle.messages import PaddleTensor, PipelineRequest, PipelineResponse, check_count
 from asyncline.wire.paddle.schema import TENSOR
 from asyncline.wire.paddle.tensors import ElemType
+from asyncline.wire.weight import Scale
 
 _RANGES = {"int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1), "int64": (-(2**63), 2**63 - 1)}
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,19})")
@@ -27,14 +28,16 @@ _WIDE_ESCAPES = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"
 """What Go writes of characters that orjson leaves as they are; none occurs outside of strings."""
 
 
-def decode_request(body: bytes, name: str, method: str) -> PipelineRequest:
+def decode_request(body: bytes, name: str, method: str, scale: Scale | None = None) -> PipelineRequest:
     """Read a body; no body is an empty request.
 
     :param name, method: from the path; they count, not those of the body.
+    :param scale: weighs it.
     :raises BadRequest: it is no JSON, or a field has the wrong type; names it.
     :raises BadPackage: a tensor does not fit together; names it.
+    :raises TooLarge: it weighs too much.
     """
-    head = json.decode(body) if body else {}
+    head = json.decode(body, scale=scale) if body else {}
     if not isinstance(head, dict):
         raise BadRequest("the body is no JSON object")
     request = PipelineRequest(name, method, _strings(head, "key"), _strings(head, "value"))
