@@ -27,7 +27,7 @@ _WIDE = 4
 _MARKS = tuple(zip(b'{[,:"', (88, 72, 40, 40, 40), strict=True))
 """Of JSON: what each stands for, together with what else there has to be."""
 _NUMBER = 40
-_MAP, _ENTRY, _LIST, _ELEMENT = 184, 160, 64, 72
+_MAP, _ENTRY, _LIST, _ELEMENT = 184, 160, 64, 80
 """Of msgpack."""
 
 
@@ -75,7 +75,7 @@ class Scale:
         if len(data) <= LEAST_NBYTES:
             return msgpack.unpackb(data, raw=False, ext_hook=hook)
         add = self.add
-        add(len(data) * _WIDE)
+        add(_LIST + _ELEMENT + len(data) * _WIDE)
 
         def weigh_map(found: dict[Any, Any]) -> dict[Any, Any]:
             add(_MAP + _ENTRY * len(found))

@@ -1,0 +1,116 @@
+"""What a request is decoded to is bounded, and is in flight as long as the request is, whatever it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import pytest
+
+from asyncline import Graph, Json, Overloaded, Request, op
+from asyncline.errors import TooLarge
+from asyncline.settings import LEAST_DECODED_NBYTES
+from asyncline.wire import msgpack
+from tests.transports import test_rest, test_rest_oip, test_tcp
+
+COUNT = 10**6
+MAPS = b"[" + b"{}," * COUNT + b"0]"
+PACKED = b"\xdd" + COUNT.to_bytes(4, "big") + b"\x80" * COUNT
+"""A million empty maps, which are 72 MB."""
+LIST = [0.5] * 10_000
+LEAST_WEIGHT = 300_000
+"""Of LIST, however it is sent."""
+
+
+def graph(function: Any) -> Graph:
+    return Graph("test", op(cpu="inline")(function)(Request(x=Json()).x))
+
+
+def oip(text: str) -> bytes:
+    return json.dumps({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": [text]}]}).encode()
+
+
+def form(data: bytes) -> aiohttp.FormData:
+    form = aiohttp.FormData()
+    form.add_field("x", BytesIO(data), content_type="application/json", filename="x")
+    return form
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/test", "application/json", b'{"x":' + MAPS + b"}"),
+        ("/test", "application/msgpack", b"\x81\xa1x" + PACKED),
+        ("/test", "", MAPS),
+        ("/v2/models/test/infer", "application/json", oip(MAPS.decode())),
+        ("/v2/models/test/infer", "application/json", b'{"x":' + MAPS + b"}"),
+        ("/test/predict", "application/json", b'{"x":' + MAPS + b"}"),
+        ("/test/predict", "application/json", json.dumps({"key": ["x"], "value": [MAPS.decode()]}).encode()),
+    ],
+    ids=["JSON", "msgpack", "form", "OIP element", "OIP", "Paddle", "Paddle value"],
+)
+async def test_a_body_of_rest_that_becomes_too_much_is_refused(path: str, kind: str, body: bytes) -> None:
+    seen: list[Any] = []
+    async with test_rest_oip.serving(graph(seen.append), max_body_mb=4) as client:
+        sent = BytesIO(body) if kind else form(MAPS)
+        answer = await client.post(path, data=sent, headers={"Content-Type": kind} if kind else {})
+        assert f"over the limit of {LEAST_DECODED_NBYTES} bytes" in answer.body.decode()
+        assert answer.status == 413
+        if path == "/test":
+            assert answer.json["code"] == "too_large"
+        assert not seen
+
+
+async def test_a_call_by_tcp_that_becomes_too_much_is_refused_and_the_next_is_served() -> None:
+    async with test_tcp.serving(test_tcp.one_op(test_tcp.echo), max_body_mb=4) as door:
+        raw = await door.raw()
+        raw.call(1, [{}] * COUNT)
+        stream, error = await raw.answer()
+        assert (stream, type(error)) == (1, TooLarge) and "over the limit of 64000000 bytes" in error.message
+        raw.call(2, "next")
+        assert await raw.answer() == (2, "next")
+        await door.until_empty()
+
+
+async def test_what_a_body_became_is_in_flight_until_it_is_answered() -> None:
+    weights: list[int] = []
+
+    def look(x: Any) -> int:
+        weights.append(client.engine.admission.nbytes)
+        return len(x)
+
+    body = {"x": LIST}
+    async with test_rest_oip.serving(graph(look)) as client:
+        for path, kind, data in [
+            ("/test", "application/json", json.dumps(body).encode()),
+            ("/test", "application/msgpack", msgpack.encode(body)),
+            ("/v2/models/test/infer", "application/json", oip(json.dumps(LIST))),
+            ("/test/predict", "application/json", json.dumps({"key": ["x"], "value": [json.dumps(LIST)]}).encode()),
+        ]:
+            answer = await client.post(path, data=data, headers={"Content-Type": kind})
+            assert answer.status == 200, answer.body
+            assert weights.pop() > LEAST_WEIGHT + len(data)
+            assert client.engine.admission.nbytes == 0
+
+
+async def test_what_a_value_by_tcp_became_is_in_flight_until_it_is_answered() -> None:
+    async with test_tcp.serving(test_tcp.one_op(lambda value: (len(value), door.engine.admission.nbytes))) as door:
+        connection = await door.connect()
+        count, weight = await connection.call("test", LIST)
+        assert count == len(LIST) and weight > LEAST_WEIGHT
+        await door.until_empty()
+
+
+async def test_who_finds_no_room_for_what_a_body_becomes_is_told_when_to_come_again() -> None:
+    async with test_rest.serving(graph(len)) as client:
+        admission = client.engine.admission
+        others = admission.max_bytes - 200_000  # room for the bytes, not for what they become
+        admission.reserve(others)
+        answer = await client.post(json={"x": LIST})
+        assert answer.error == (503, Overloaded.code) and int(answer.headers["Retry-After"]) >= 1
+        admission.release(others)
+        assert (await client.post(json={"x": LIST})).json == len(LIST)
+        assert (await asyncio.gather(*[client.post(json={"x": LIST}) for _ in range(3)]))[2].status == 200
