@@ -64,7 +64,7 @@ class Inference(Service):
     def _infer(self, call: Call, data: Bytes) -> None:
         models = self._models
         scale = models.scale()
-        request = grpc.decode_request(data)
+        request = grpc.decode_request(data, scale)
         payload = models.payload(request, scale)
         if self._engine.graph.streams and not native.is_native(request.parameters):
             raise Unsupported(f"model {request.model_name!r} answers in parts: infer it by ModelStreamInfer")

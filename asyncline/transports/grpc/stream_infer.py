@@ -70,7 +70,7 @@ class StreamInfer:
         request, nbytes = InferRequest(()), message.nbytes
         try:
             scale = self._models.scale()
-            request = grpc.decode_request(message.data)
+            request = grpc.decode_request(message.data, scale)
             payload = self._models.payload(request, scale)
             if scale.nbytes:
                 self._reserve(scale.nbytes, nbytes)

@@ -131,8 +131,8 @@ def from_json(data: Any, datatype: str, shape: Sequence[int]) -> Array:
     return from_numbers(flat, datatype).reshape(shape)
 
 
-def from_numbers(numbers: Sequence[Any], datatype: str) -> Array:
-    """A flat array of Python numbers that are of the right kind.
+def from_numbers(numbers: Sequence[Any] | Array, datatype: str) -> Array:
+    """A flat array of numbers that are of the right kind.
 
     :raises BadRequest: one is out of range.
     """

@@ -8,9 +8,12 @@ out, so these fields are cut out of a message and put into it here, and protobuf
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from asyncline.errors import BadRequest, OpError
+import numpy as np
+
+from asyncline.errors import BadRequest, OpError, TooLarge
 from asyncline.wire import protobuf
 from asyncline.wire.oip import datatypes
 from asyncline.wire.oip.datatypes import Array
@@ -25,6 +28,7 @@ from asyncline.wire.oip.messages import (
     unique,
 )
 from asyncline.wire.oip.schema import message, parse
+from asyncline.wire.weight import Scale
 
 _RAW_INPUT, _RAW_OUTPUT = 7, 6
 _RESPONSE = 2
@@ -36,6 +40,20 @@ _CONTENTS = {
     "FP32": "fp32_contents", "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }  # fmt: skip
+_FIELDS = {each.number: each.name for each in message("InferTensorContents").DESCRIPTOR.fields}
+_WIDTHS = {"fp32_contents": 4, "fp64_contents": 8}
+"""Of those that are no varints."""
+_INPUTS, _OUTPUTS, _TENSOR_CONTENTS = 5, 6, 5
+
+MANY_NBYTES = 4096
+"""Of what is not raw; the numbers of larger messages are not handed through protobuf, which makes objects of them."""
+MOST_HEAD_NBYTES = 128 * 1024
+"""Of a request without its tensors' data: names, shapes and parameters, of which protobuf makes objects."""
+_STRING = 128
+"""What a field of typed contents that are not packed may become, besides its bytes."""
+
+Packed = tuple[int, memoryview]
+"""Number and bytes of a field of packed numbers."""
 
 
 # -- inference
@@ -55,12 +73,17 @@ def encode_request(request: InferRequest) -> bytes:
     return _joined(head, _RAW_INPUT, _write_tensors("input", head.inputs, request.inputs))
 
 
-def decode_request(data: bytes | memoryview) -> InferRequest:
+def decode_request(data: bytes | memoryview, scale: Scale | None = None) -> InferRequest:
     """Read a ModelInferRequest; arrays of raw inputs are views of `data`.
 
+    :param scale: weighs what its typed contents become.
     :raises BadRequest: it is malformed, or what it says does not fit together; names the input.
+    :raises TooLarge: it weighs too much, or so do its names, shapes and parameters.
     """
     rest, raw = protobuf.cut(data, _RAW_INPUT)
+    numbers: dict[int, Packed] = {}
+    if len(rest) > MANY_NBYTES:
+        rest, numbers = _cut_contents(rest, scale)
     head = parse("ModelInferRequest", rest)
     check_count("output", head.outputs)
     outputs = (RequestedOutput(output.name, parameters=_read_parameters(output.parameters)) for output in head.outputs)
@@ -68,7 +91,7 @@ def decode_request(data: bytes | memoryview) -> InferRequest:
         if any(key.startswith("shared_memory_") for key in output.parameters):
             raise BadRequest(f"output {output.name!r}: is asked for in shared memory, which is not served")
     return InferRequest(
-        inputs=_read_tensors("input", head.inputs, raw),
+        inputs=_read_tensors("input", head.inputs, raw, numbers, scale),
         model_name=head.model_name,
         model_version=head.model_version,
         id=head.id,
@@ -134,7 +157,39 @@ def _write_tensors(kind: str, target: Any, tensors: Iterable[InferTensor]) -> li
     return raw
 
 
-def _read_tensors(kind: str, tensors: Any, raw: list[memoryview]) -> tuple[InferTensor, ...]:
+def _cut_contents(rest: bytes, scale: Scale | None) -> tuple[bytes, dict[int, Packed]]:
+    """A ModelInferRequest without the packed numbers of its inputs, and these, by the place of the input."""
+    rest, outputs = protobuf.cut(rest, _OUTPUTS)
+    rest, inputs = protobuf.cut(rest, _INPUTS)
+    check_count("input", inputs)
+    head_nbytes = len(rest) + sum(map(len, outputs))
+    kept: list[bytes | memoryview] = []
+    numbers: dict[int, Packed] = {}
+    for place, tensor in enumerate(inputs):
+        head, contents = protobuf.cut(tensor, _TENSOR_CONTENTS)
+        head_nbytes += len(head)
+        found = protobuf.packed(contents[0]) if len(contents) == 1 else None
+        if found is not None and _FIELDS.get(found[0], "bytes_contents") != "bytes_contents":
+            kept.append(head)
+            numbers[place] = found
+            continue
+        kept.append(tensor)
+        for part in contents:
+            fields = protobuf.count(part, datatypes.MOST_STRINGS)
+            if scale is not None:
+                scale.add(len(part) + _STRING * fields)
+    if head_nbytes > MOST_HEAD_NBYTES:
+        raise TooLarge(f"{head_nbytes} bytes of names, shapes and parameters are over the limit of {MOST_HEAD_NBYTES}")
+    return protobuf.join(protobuf.join(rest, _OUTPUTS, outputs), _INPUTS, kept), numbers
+
+
+def _read_tensors(
+    kind: str,
+    tensors: Any,
+    raw: list[memoryview],
+    numbers: Mapping[int, Packed] = MappingProxyType({}),
+    scale: Scale | None = None,
+) -> tuple[InferTensor, ...]:
     check_count(kind, tensors)
     if raw and len(raw) != len(tensors):
         raise BadRequest(f"{len(tensors)} {kind}s, but raw contents of {len(raw)}")
@@ -147,8 +202,9 @@ def _read_tensors(kind: str, tensors: Any, raw: list[memoryview]) -> tuple[Infer
             if any(key.startswith("shared_memory_") for key in parameters):
                 raise BadRequest("its data are in shared memory, which is not served")
             if not raw:
-                array = _read_contents(tensor)
-            elif tensor.contents.ListFields():
+                packed = numbers.get(position)
+                array = _read_contents(tensor) if packed is None else _read_packed(tensor, packed, scale)
+            elif position in numbers or tensor.contents.ListFields():
                 raise BadRequest("has both raw and typed contents")
             else:
                 array = datatypes.from_raw(raw[position], tensor.datatype, tensor.shape)
@@ -156,19 +212,55 @@ def _read_tensors(kind: str, tensors: Any, raw: list[memoryview]) -> tuple[Infer
     return unique(kind, found)
 
 
+def _field_of(datatype: str) -> str:
+    """Of the typed contents."""
+    datatypes.check_datatype(datatype)
+    if datatype not in _CONTENTS:
+        raise BadRequest(f"{datatype} has no typed contents: send it raw")
+    return _CONTENTS[datatype]
+
+
+def _check_contents(tensor: Any, field: str, count: int) -> None:
+    expected, size = _field_of(tensor.datatype), datatypes.count(tensor.shape)
+    if field != expected:
+        raise BadRequest(f"{tensor.datatype} has {expected}, got {field}")
+    if count != size:
+        raise BadRequest(f"shape {list(tensor.shape)} is {size} elements, got {count}")
+
+
+def _read_packed(tensor: Any, packed: Packed, scale: Scale | None) -> Array:
+    """The typed numbers of a tensor, which never were protobuf's."""
+    datatype, field, data = tensor.datatype, _FIELDS[packed[0]], packed[1]
+    width = _WIDTHS.get(field)
+    if width:
+        if data.nbytes % width:
+            raise BadRequest("a number of the message is cut off")
+        _check_contents(tensor, field, data.nbytes // width)
+        return datatypes.from_raw(data, datatype, tensor.shape)
+    size = protobuf.count_varints(data)
+    _check_contents(tensor, field, size)
+    array: Array = np.empty(size, datatypes.DTYPES[datatype])
+    if scale is not None:
+        scale.add(array.nbytes)
+    place = 0
+    for piece in protobuf.varints(data):
+        array[place : place + piece.size] = _narrow(piece, datatype)
+        place += piece.size
+    return array.reshape(tensor.shape)
+
+
+def _narrow(numbers: Array, datatype: str) -> Array:
+    if datatype == "UINT64":
+        return numbers.view(np.uint64)
+    return numbers != 0 if datatype == "BOOL" else datatypes.from_numbers(numbers, datatype)
+
+
 def _read_contents(tensor: Any) -> Array:
     """The typed numbers of a tensor."""
     datatype, shape = tensor.datatype, tensor.shape
-    datatypes.check_datatype(datatype)
-    size = datatypes.count(shape)
-    if datatype not in _CONTENTS:
-        raise BadRequest(f"{datatype} has no typed contents: send it raw")
-    expected = _CONTENTS[datatype]
+    expected, size = _field_of(datatype), datatypes.count(shape)
     for field, values in tensor.contents.ListFields():
-        if field.name != expected:
-            raise BadRequest(f"{datatype} has {expected}, got {field.name}")
-        if len(values) != size:
-            raise BadRequest(f"shape {list(shape)} is {size} elements, got {len(values)}")
+        _check_contents(tensor, field.name, len(values))
     values = getattr(tensor.contents, expected)
     if len(values) != size:
         raise BadRequest(f"shape {list(shape)} is {size} elements, got none")
