@@ -23,6 +23,38 @@ _PIECE_NBYTES = 64 * 1024
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
+def fields(data: bytes | memoryview, most: int) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Each field of a message: its key, all of it, and its value, which is empty where it is none of bytes.
+
+    A key is the field's number, times 8, and how it is written: 2 is for bytes.
+
+    :raises BadRequest: this is no protobuf, or has more fields than `most`.
+    """
+    view = memoryview(data)
+    place, end, count = 0, view.nbytes, 0
+    while place < end:
+        count += 1
+        if count > most:
+            raise BadRequest(f"the message has more than {most} fields")
+        start = place
+        key, place = _read_varint(view, place)
+        wire = key & 7
+        if wire == _BYTES:
+            length, place = _read_varint(view, place)
+        elif wire == _VARINT:
+            _, place = _read_varint(view, place)
+            length = 0
+        elif wire in (_FIXED64, _FIXED32):
+            length = 8 if wire == _FIXED64 else 4
+        else:
+            raise BadRequest("the message is no protobuf")
+        if length > end - place:
+            raise BadRequest("the message is cut off")
+        stop = place + length
+        yield key, view[start:stop], view[place : stop if wire == _BYTES else place]
+        place = stop
+
+
 def cut(data: bytes | memoryview, number: int) -> tuple[bytes, list[memoryview]]:
     """Take a message apart: it without field `number`, and the bytes of every one of those.
 
@@ -31,7 +63,7 @@ def cut(data: bytes | memoryview, number: int) -> tuple[bytes, list[memoryview]]
     wanted = number << 3 | _BYTES
     found: list[memoryview] = []
     rest: list[memoryview] = []
-    for key, field, value in _fields(memoryview(data), MOST_FIELDS):
+    for key, field, value in fields(data, MOST_FIELDS):
         if key == wanted:
             found.append(value)
         else:
@@ -44,7 +76,7 @@ def count(data: bytes | memoryview, most: int) -> int:
 
     :raises BadRequest: this is no protobuf, or has too many fields.
     """
-    return sum(1 for _ in _fields(memoryview(data), most))
+    return sum(1 for _ in fields(data, most))
 
 
 def packed(contents: memoryview) -> tuple[int, memoryview] | None:
@@ -98,31 +130,6 @@ def join(rest: bytes, number: int, values: Iterable[bytes | memoryview]) -> byte
     for value in values:
         parts += (key, _varint(len(value)), value)
     return b"".join(parts)
-
-
-def _fields(view: memoryview, most: int) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """Key, all of it, and the value of each field; the value is of use where it is of bytes."""
-    place, end, fields = 0, view.nbytes, 0
-    while place < end:
-        fields += 1
-        if fields > most:
-            raise BadRequest(f"the message has more than {most} fields")
-        start = place
-        key, place = _read_varint(view, place)
-        wire = key & 7
-        if wire == _BYTES:
-            length, place = _read_varint(view, place)
-        elif wire == _VARINT:
-            _, place = _read_varint(view, place)
-            length = 0
-        elif wire in (_FIXED64, _FIXED32):
-            length = 8 if wire == _FIXED64 else 4
-        else:
-            raise BadRequest("the message is no protobuf")
-        if length > end - place:
-            raise BadRequest("the message is cut off")
-        yield key, view[start : place + length], view[place : place + length]
-        place += length
 
 
 def _varint(value: int) -> bytes:

@@ -8,13 +8,15 @@ from io import BytesIO
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 
 from asyncline import Graph, Json, Overloaded, Request, op
 from asyncline.errors import TooLarge
 from asyncline.settings import LEAST_DECODED_NBYTES
 from asyncline.wire import msgpack
-from tests.transports import test_rest, test_rest_oip, test_tcp
+from asyncline.wire.oip import InferRequest, InferTensor, grpc, schema
+from tests.transports import grpc_door, test_rest, test_rest_oip, test_tcp
 
 COUNT = 10**6
 MAPS = b"[" + b"{}," * COUNT + b"0]"
@@ -114,3 +116,56 @@ async def test_who_finds_no_room_for_what_a_body_becomes_is_told_when_to_come_ag
         admission.release(others)
         assert (await client.post(json={"x": LIST})).json == len(LIST)
         assert (await asyncio.gather(*[client.post(json={"x": LIST}) for _ in range(3)]))[2].status == 200
+
+
+def infer(tensor: InferTensor, **parameters: Any) -> bytes:
+    return grpc.encode_request(InferRequest((tensor,), "test", parameters=parameters))
+
+
+def element(data: bytes, **parameters: Any) -> InferTensor:
+    array = np.empty(1, object)
+    array[0] = data
+    return InferTensor("x", "BYTES", array, parameters)
+
+
+NATIVE = {"native": "fields"}
+MODEL_INFER, MODEL_STREAM_INFER = schema.method("ModelInfer"), schema.method("ModelStreamInfer")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [infer(element(MAPS)), infer(element(PACKED, form="msgpack"), **NATIVE)],
+    ids=["JSON", "msgpack"],
+)
+async def test_a_message_of_grpc_that_becomes_too_much_is_refused_and_the_next_is_served(message: bytes) -> None:
+    async with grpc_door.serving(graph(lambda x: x), max_body_mb=4) as door, door.channel() as channel:
+        with pytest.raises(grpc_door.grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(MODEL_INFER)(message)
+        assert refused.value.code() is grpc_door.grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "over the limit of 64000000 bytes" in refused.value.details()
+        call = channel.stream_stream(MODEL_STREAM_INFER)(iter([message, infer(element(b"1"))]))
+        answers = [grpc.decode_stream_response(await call.read()) for _ in range(2)]
+        assert sorted("over the limit of 64000000 bytes" in error for _, error in answers) == [False, True]
+        await door.until_empty()
+
+
+async def test_what_a_message_of_grpc_became_is_in_flight_until_it_is_answered() -> None:
+    weights: list[int] = []
+
+    def look(x: Any) -> int:
+        weights.append(door.engine.admission.nbytes)
+        return len(x)
+
+    messages = [
+        infer(element(json.dumps(LIST).encode())),
+        infer(element(msgpack.encode(LIST), form="msgpack"), **NATIVE),
+    ]
+    async with grpc_door.serving(graph(look)) as door, door.channel() as channel:
+        for message in messages:
+            await channel.unary_unary(MODEL_INFER)(message)
+            assert weights.pop() > LEAST_WEIGHT + len(message)
+            await door.until_empty()
+            call = channel.stream_stream(MODEL_STREAM_INFER)(iter([message]))
+            assert not grpc.decode_stream_response(await call.read())[1]
+            assert weights.pop() > LEAST_WEIGHT + len(message)
+            await door.until_empty()

@@ -20,6 +20,7 @@ from asyncline.errors import (
     Overloaded,
     ProductError,
     RequestError,
+    TooLarge,
     Unavailable,
     WorkerCrashed,
 )
@@ -38,6 +39,7 @@ from asyncline.wire.paddle import (
     rest,
 )
 from asyncline.wire.paddle.schema import message
+from asyncline.wire.weight import Scale
 
 ARRAYS = [
     np.array([[1, -(2**62)]], np.int64),
@@ -95,6 +97,25 @@ def test_bf16_is_its_bits() -> None:
     bits = np.array([0x3F80, 0x7FC0], np.uint16)
     read = through_protobuf(tensor(bits, ElemType.BF16))
     assert read.array.dtype == np.uint16 and (read.array == bits).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.bool_, np.float64, np.float32])
+def test_tensors_weigh_no_less_than_their_arrays(dtype: Any) -> None:
+    array = np.ones(10_000, dtype)
+    data = grpc.encode_request(PipelineRequest("s", "m", tensors=[PaddleTensor("x", array)]))
+    scale = Scale(10**9)
+    grpc.decode_request(data, scale)
+    protobuf_nbytes = 0 if dtype is np.float32 else 8 * array.size
+    assert scale.nbytes >= protobuf_nbytes + array.nbytes
+    with pytest.raises(TooLarge, match="decoded, the lists"):
+        grpc.decode_request(data, Scale(scale.nbytes - 1))
+
+
+def test_numbers_that_are_not_packed_are_weighed() -> None:
+    body = b"\x08\x01" * 5000 + b"\xa8\x01\x88\x27"  # int64_data, one field each; shape [5000]
+    scale = Scale(10**9)
+    request = grpc.decode_request(protobuf.join(b"", 3, [body]), scale)
+    assert request.tensors[0].array.sum() == 5000 and scale.nbytes >= 16 * 5000
 
 
 def test_numbers_that_are_not_packed_are_read_too() -> None:

@@ -34,7 +34,7 @@ class PaddleService(Service):
     def _inference(self, call: Call, data: Bytes) -> None:
         pipeline, scale = self._pipeline, Scale(self._max_decoded)
         try:
-            request = grpc.decode_request(data)
+            request = grpc.decode_request(data, scale)
         except BadPackage as error:
             self._misfit(call, error)
             return

@@ -14,6 +14,7 @@ from asyncline.wire.paddle import tensors
 from asyncline.wire.paddle.messages import PaddleTensor, PipelineRequest, PipelineResponse, check_count
 from asyncline.wire.paddle.schema import FILE, METHOD, SERVICE, message
 from asyncline.wire.paddle.tensors import Array
+from asyncline.wire.weight import Scale
 
 __all__ = ["FILE", "METHOD", "SERVICE", "decode_request", "decode_response", "encode_request", "encode_response"]
 
@@ -21,15 +22,20 @@ _REQUEST_TENSORS, _RESPONSE_TENSORS = 3, 5
 _FLOAT_DATA = 2
 MANY_NBYTES = 4096
 """Of a tensor; the floats of a larger one are not handed through protobuf, which makes an object of each."""
+_PLAIN = (2, 9, 10, 23)
+"""Floats, texts and bytes: a field of a Tensor that stays about as long as it is."""
+_NUMBER = 24
 _LEGACY_MARKS = {(5, 0), (6, 2)}
 """Number and wire type of the fields that a request of the old numbering alone can have: a logid, a clientip."""
 
 
-def decode_request(data: bytes | memoryview) -> PipelineRequest:
+def decode_request(data: bytes | memoryview, scale: Scale | None = None) -> PipelineRequest:
     """Read a Request of either numbering.
 
+    :param scale: weighs its tensors.
     :raises BadRequest: it is malformed.
     :raises BadPackage: a tensor does not fit together; names it.
+    :raises TooLarge: they weigh too much.
     """
     # Cut, so that the number of submessages is bounded before any is made.
     rest, found = protobuf.cut(data, _REQUEST_TENSORS)
@@ -37,7 +43,7 @@ def decode_request(data: bytes | memoryview) -> PipelineRequest:
     if any((field.field_number, field.wire_type) in _LEGACY_MARKS for field in UnknownFieldSet(head)):
         return _decode_legacy(data)
     try:
-        parts = _parse_tensors(found)
+        parts = _parse_tensors(found, scale)
     except BadRequest:
         # Field 3 may be the name in a request of the old numbering that has neither mark.
         if len(found) != 1 or head.method or head.logid or head.clientip:
@@ -112,9 +118,23 @@ def _parse(name: str, data: bytes | memoryview) -> Any:
         raise BadRequest(f"the message is no {name}") from None
 
 
-def _parse_tensors(found: list[memoryview]) -> list[tuple[Any, Array | None]]:
+def _parse_tensors(found: list[memoryview], scale: Scale | None = None) -> list[tuple[Any, Array | None]]:
     check_count(found)
+    if scale is not None:
+        scale.add(sum(_weight(part) for part in found if part.nbytes > MANY_NBYTES))
     return [_parse_tensor(part) for part in found]
+
+
+def _weight(part: memoryview) -> int:
+    """What a Tensor may become: a number is 8 bytes of protobuf's, and twice so in arrays."""
+    found = 0
+    try:
+        for key, _, value in protobuf.fields(part, protobuf.MOST_FIELDS):
+            numbers = 0 if key >> 3 in _PLAIN else protobuf.count_varints(value)
+            found += value.nbytes + _NUMBER * numbers
+    except BadRequest:
+        return part.nbytes * _NUMBER  # they are not packed, or it is none
+    return found
 
 
 def _parse_tensor(part: memoryview) -> tuple[Any, Array | None]:
