@@ -59,7 +59,7 @@ async def _cost(start: Callable[[int], Awaitable[None]], count: int) -> Cost:
 
 
 async def _through_lane(engine: Engine, value: Any, count: int) -> None:
-    lane, node = engine._lanes["process"], engine.plan.nodes[0]
+    lane, node = engine.works.lanes["process"], engine.plan.nodes[0]
     loop = asyncio.get_running_loop()
     item = Item(engine, 0, "", None, loop.time(), loop.time() + 3600)
     visit = Visit(item, (value,), item.expires_at, None)

@@ -2,6 +2,7 @@
 
     engine.py     Engine: life, admission of requests, delivery of results between Ops
     item.py       Item: one request, with one outcome
+    works.py      Works: what it runs on: lanes, Runners, replicas, made and loaded at its start
     admission.py  the door: tokens and bytes
     channel.py    Channel: the bounded queue in front of an Op
     runner.py     Runner: one Op at work; visit.py: one Item at one Op, and its Samples

@@ -20,17 +20,17 @@ from asyncline.engine.expiry import Expiry
 from asyncline.engine.guard import BLOCKED_S, LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
 from asyncline.engine.item import PENDING, Item
-from asyncline.engine.jumping import JumpingRunner, add_earlier_times
+from asyncline.engine.jumping import add_earlier_times
 from asyncline.engine.lanes.accelerator import DeviceLost
-from asyncline.engine.lanes.base import Lane, LaneStatistics
+from asyncline.engine.lanes.base import LaneStatistics
 from asyncline.engine.lanes.lanes import Lanes
 from asyncline.engine.parts import OnPart, Parts
 from asyncline.engine.runner import Runner
 from asyncline.engine.spans import Spans
 from asyncline.engine.stream import stream
-from asyncline.errors import OpError, RequestError, Unavailable, hook_error, load_error
+from asyncline.engine.works import Works
+from asyncline.errors import OpError, RequestError, Unavailable, hook_error
 from asyncline.graph.graph import Graph
-from asyncline.graph.op import is_async
 from asyncline.graph.plan import STAGES, Node, Plan, Target, plan
 from asyncline.settings import Settings, merge
 
@@ -38,8 +38,6 @@ log = logging.getLogger("asyncline.engine")
 
 MOST_CHARACTERS = 1024
 """Longest log_id: it goes along wherever the request goes."""
-CLOSE_S = 5.0
-"""Longest time of one Op's `close_op`."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,8 @@ class Engine:
         self.ids = itertools.count(1)
         max_bytes = settings.service.max_in_flight_mb * 10**6 or MEMORY_BYTES // 4
         self.admission = Admission(self.plan.max_in_flight, max_bytes, clock)
-        self._make_lanes = lanes or Lanes()
-        self._lanes: dict[str, Lane] = {}
-        self._opened: list[Node] = []
-        self.runners: list[Runner] = []
+        self.works = Works(self, lanes or Lanes())
+        self.runners = self.works.runners
         self._awake: deque[Runner] = deque()
         self._turning = False
         self._items: dict[int, Item] = {}
@@ -141,7 +137,8 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as tasks:
                 try:
-                    await self._load(tasks)
+                    self._tasks = tasks
+                    await self.works.load(tasks)
                     if self._blocked_s is not None:
                         self._guard = LoopGuard(self.plan, self.hooks, blocked_s=self._blocked_s)
                         self._guard.start()
@@ -156,43 +153,6 @@ class Engine:
                     await self._close_all()
         finally:
             self.state = "closed"
-
-    async def _load(self, tasks: asyncio.TaskGroup) -> None:
-        self._tasks = tasks
-        nodes = self.plan.nodes
-        for node in nodes:
-            node.op.settings = node.settings
-        self._lanes = self._make_lanes.make(self.plan, tasks, self.hooks, self.clock)
-        for lane in self._lanes.values():
-            await lane.start()
-        for node in nodes:
-            if set(node.lanes.values()) != {"process"}:
-                await _init(node)
-                self._opened.append(node)
-        for node in nodes:
-            replicas = list(self._make_lanes.replicas(node, tasks, self.clock))
-            pre, post = (self._lanes.get(node.lane(hook) or "") for hook in ("preprocess", "postprocess"))
-            kind = Runner if node.target is None else JumpingRunner
-            self.runners.append(kind(self, node, pre, post, replicas))
-        # Side by side: loading is mostly reading files, and native code without the GIL.
-        try:
-            async with asyncio.TaskGroup() as loading:
-                for runner in self.runners:
-                    for replica in runner.replicas:
-                        loading.create_task(self._load_replica(runner.node, replica))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        for runner in self.runners:
-            if runner.processing is not None:
-                runner.processing.start()
-
-    async def _load_replica(self, node: Node, replica: Any) -> None:
-        if self.hooks.loading:
-            self.hooks.emit(self.hooks.loading, node, replica.index)
-        started_at = self.clock()
-        await replica.start()
-        if self.hooks.loaded:
-            self.hooks.emit(self.hooks.loaded, node, replica.index, self.clock() - started_at)
 
     async def wait_closed(self) -> None:
         """Wait until the Engine has ended.
@@ -231,16 +191,7 @@ class Engine:
             item.fail(Unavailable("the server is stopping"))
         if self._guard is not None:
             self._guard.close()
-        parts: list[Any] = [replica for runner in self.runners for replica in runner.replicas]
-        parts += self._lanes.values()
-        for runner in self.runners:
-            runner.close()
-        for part in parts:
-            part.close()
-        for part in parts:
-            await part.wait_closed()
-        for node in reversed(self._opened):
-            await _close_op(node)
+        await self.works.close()
         self.expiry.close()
 
     async def __aenter__(self) -> Engine:
@@ -256,13 +207,7 @@ class Engine:
         """Why this Engine is not ready to serve; None when it is."""
         if self.state != "ready":
             return self.state
-        for runner in self.runners:
-            if runner.processing is not None and (problem := runner.processing.problem()) is not None:
-                return problem
-        for name, lane in self._lanes.items():
-            if (problem := lane.problem()) is not None:
-                return f"the {name} lane {problem}"
-        return None
+        return self.works.problem()
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
@@ -271,7 +216,7 @@ class Engine:
             max_in_flight=self.admission.max_in_flight,
             nbytes=self.admission.nbytes,
             channels={runner.node.name: runner.channel.statistics() for runner in self.runners},
-            lanes={name: lane.statistics() for name, lane in self._lanes.items()},
+            lanes={name: lane.statistics() for name, lane in self.works.lanes.items()},
         )
 
     # -- requests -----------------------------------------------------------------------------------
@@ -382,7 +327,7 @@ class Engine:
 
     def note_log_levels(self) -> None:
         """Levels of loggers have changed: let the processes of the CPU pool know."""
-        for lane in self._lanes.values():
+        for lane in self.works.lanes.values():
             lane.note_log_levels()
 
     def reserve(self, nbytes: int, held: int = 0) -> None:
@@ -489,24 +434,3 @@ class Engine:
 async def _end(reason: str) -> None:
     """Ends the TaskGroup that it runs in, and so the Engine."""
     raise DeviceLost(reason)
-
-
-async def _init(node: Node) -> None:
-    init = node.op.hook("init_op")
-    if init is None:
-        return
-    try:
-        await asyncio.to_thread(init)
-    except Exception as error:
-        raise load_error(error, node.name, "init_op") from error
-
-
-async def _close_op(node: Node) -> None:
-    close = node.op.hook("close_op")
-    if close is None:
-        return
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await (close() if is_async(close) else asyncio.to_thread(close))
-    except Exception:  # of user code, at the end of everything: there is nobody to tell but the log
-        log.exception("op %r close_op", node.name)

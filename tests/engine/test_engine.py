@@ -346,7 +346,7 @@ def test_a_crashed_worker_costs_the_requests_it_had() -> None:
         async with virtual_engine(graph_of(Slow), lanes) as engine:
             calls = [asyncio.create_task(engine.submit(n)) for n in range(3)]
             await asyncio.sleep(0.5)
-            lane = engine._lanes["process"]
+            lane = engine.works.lanes["process"]
             assert isinstance(lane, SimulatedLane)
             lane.crash()
             got = await asyncio.gather(*calls, return_exceptions=True)
@@ -721,7 +721,7 @@ def test_an_engine_that_ends_by_a_defect_says_so() -> None:
             async def defect() -> None:
                 raise RuntimeError("defect")
 
-            engine._lanes["loop"]._tasks.create_task(defect())  # type: ignore[attr-defined]  # a LoopLane has it
+            engine.works.lanes["loop"]._tasks.create_task(defect())  # type: ignore[attr-defined]  # a LoopLane has it
             with pytest.raises(ExceptionGroup):
                 await engine.wait_closed()
             assert engine.problem() == "closed"

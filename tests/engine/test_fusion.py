@@ -307,7 +307,7 @@ def test_a_worker_that_dies_in_a_later_step_costs_its_request_only() -> None:
         async with virtual_engine(pair(), lanes) as engine:
             dying, living = engine.begin(1), engine.begin(2)
             await asyncio.sleep(1.5)
-            lane = engine._lanes["thread"]
+            lane = engine.works.lanes["thread"]
             assert isinstance(lane, SimulatedLane)
             lane.crash()
             await living.wait()

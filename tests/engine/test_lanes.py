@@ -328,7 +328,7 @@ async def test_an_array_stays_where_it_is_from_worker_to_worker() -> None:
         for _ in range(20):
             got = await engine.submit(("pass", ("pass", np.arange(200_000))))
             assert got[-1] == 199_999 and not got.flags.writeable
-        lane = engine._lanes["process"]
+        lane = engine.works.lanes["process"]
         assert isinstance(lane, ProcessLane)
         del got
         lane.segments.sweep()
@@ -389,7 +389,7 @@ async def test_jobs_that_were_withdrawn_or_came_too_late_leave_no_memory_behind(
     graph = graph_of(Busy)
     async with Engine(graph, pool(graph)) as engine:
         await learn_that_it_is_short(engine)
-        lane = engine._lanes["process"]
+        lane = engine.works.lanes["process"]
         assert isinstance(lane, ProcessLane)
         array = np.zeros(100_000)
         # A hook that turns out to be slow, and what lies behind it: some of that expires meanwhile.
@@ -415,7 +415,7 @@ async def test_an_op_that_kills_worker_after_worker_is_refused_for_a_while(monke
             await engine.submit(("add", 1))
         assert refused.value.retry_after_s >= 1
         assert "refuses op 'busy'" in str(engine.problem())
-        lane = engine._lanes["process"]
+        lane = engine.works.lanes["process"]
         assert isinstance(lane, ProcessLane)
         lane._breakers["busy"].open_until = 0.0  # the time has passed
         assert await engine.submit(("add", 1), timeout=20) == 1
@@ -544,7 +544,7 @@ async def test_a_model_is_closed_in_the_thread_that_loaded_it() -> None:
 
 
 def lane_of(engine: Engine) -> ProcessLane:
-    lane = engine._lanes["process"]
+    lane = engine.works.lanes["process"]
     assert isinstance(lane, ProcessLane)
     return lane
 
