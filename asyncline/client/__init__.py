@@ -2,6 +2,7 @@
 
 async_client.py AsyncClient: the graphs of our servers, whatever the wire
 blocking.py     Client: the same for who has no event loop
+loop_thread.py  its event loop
 retry.py        whether and when a call is sent again, pure
 wires/          HTTP, gRPC, msgpack over TCP
 tcp.py          TcpConnection: one connection of the last

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from types import TracebackType
@@ -12,9 +11,7 @@ from typing import Any, Self, TypeVar
 
 from asyncline.client.async_client import AsyncClient
 from asyncline.client.base import Refused
-
-END_S = 2.0
-"""How long an end waits for the connections to close."""
+from asyncline.client.loop_thread import END_S, LoopThread
 
 _T = TypeVar("_T")
 
@@ -36,7 +33,7 @@ class Client:
 
     def __init__(self, servers: str | Sequence[str], **parameters: Any) -> None:
         self._client = AsyncClient(servers, **parameters)
-        self._thread = _LoopThread()
+        self._thread = LoopThread()
         self._pid = os.getpid()
         self._end = weakref.finalize(self, _end, self._client, self._thread, self._pid)
 
@@ -87,47 +84,7 @@ class Client:
         return repr(self._client).replace("AsyncClient", "Client", 1)
 
 
-class _LoopThread:
-    """An event loop in a daemon thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._stopped = asyncio.Event()
-        self._thread = threading.Thread(target=self._serve, name="asyncline client", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._until_stopped())
-
-    async def _until_stopped(self) -> None:
-        await self._stopped.wait()
-
-    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine there, and wait for it."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("a Client cannot be called from its own thread")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # of an interrupt; else it is over
-            raise
-
-    def leave(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it; wait for it unless that is here, where the garbage collector may call."""
-        if threading.current_thread() is self._thread:
-            asyncio.run_coroutine_threadsafe(work, self._loop)
-        else:
-            self.run(work)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(END_S)
-
-
-def _end(client: AsyncClient, thread: _LoopThread, pid: int) -> None:
+def _end(client: AsyncClient, thread: LoopThread, pid: int) -> None:
     """Not a method: it must not hold on to the Client."""
     if os.getpid() != pid:
         return

@@ -36,6 +36,13 @@ _OUTCOMES = {
 }
 
 
+def outcome_of(error: GRPCError, whom: str, timeout_s: float) -> RequestError:
+    """What a server says by its status."""
+    if error.status is Status.DEADLINE_EXCEEDED:
+        return too_late(whom, timeout_s)
+    return _OUTCOMES.get(error.status, failed)(whom, error.message or error.status.name)
+
+
 async def connect(address: Address, headers: Mapping[str, str], max_answer_nbytes: int) -> GrpcConnection:
     """Make a Connection; nothing is sent yet."""
     tls = await asyncio.to_thread(h2_context) if address.tls else None
@@ -90,9 +97,7 @@ class GrpcConnection(Connection):
             metadata = None if traceparent is None else {"traceparent": traceparent}
             answer = await self._call("ModelInfer", grpc.encode_request(request), model, timeout_s, metadata)
         except GRPCError as error:
-            if error.status is Status.DEADLINE_EXCEEDED:
-                raise too_late(remote_model(model), timeout_s) from None
-            raise _OUTCOMES.get(error.status, failed)(remote_model(model), error.message or error.status.name) from None
+            raise outcome_of(error, remote_model(model), timeout_s) from None
         try:
             return grpc.decode_response(answer)
         except BadRequest as error:

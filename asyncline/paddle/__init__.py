@@ -38,18 +38,22 @@ What differs
                       ends by the deadline at the latest. A jump that leaves an Op waiting is refused at the start
     errors            numbers are the same, texts nearly. An exception ends its request, never the service
     start             an init_op or a model that fails ends the start, and says which Op it was
+    server_endpoints  with client_type pipeline_grpc, of another pipeline; else addresses of servers of the Open
+                      Inference Protocol (asyncline, Triton, KServe), http://host:8000 or grpc://host:8001, and
+                      client_config is the model's name there, by default the Op's. Several share the requests
     answers           arrays print with all their digits; `set_pack_format(True)` sends them as tensors
     pack_response_package   is asked for answers only; an error goes out as its number and text
     logs              go to stderr, times to /metrics; readiness is at /readyz. tracer.interval_s is 60 at most
 
-What is refused, with what to do instead: `dag.channel_recv_frist_arrive`, `server_endpoints` (brpc and
-pipeline_grpc), Kunlun and Ascend devices, folders of Paddle's own models.
+What is refused, with what to do instead: `dag.channel_recv_frist_arrive`, `server_endpoints` of brpc, Kunlun and
+Ascend devices, folders of Paddle's own models.
 
     op.py            Op                       hooks.py       calls of hooks, and what they set on self
     request_op.py    RequestOp                adapter.py     these Ops as Ops of ours
     response_op.py   ResponseOp               ends.py        RequestOp and ResponseOp as Ops of ours
     channel_data.py  ChannelData              feeds.py       requests laid together and taken apart
-    errors.py        numbers and exceptions   predictor.py   the model of an Op
+    errors.py        numbers and exceptions   predictor.py   the model of an Op; remote.py, that at another server,
+                                              pipeline_client.py, that is another pipeline
                                               translate.py   settings of an Op
     server.py        PipelineServer, WebService
     keys.py, config.py, arguments.py          config.yml and -o

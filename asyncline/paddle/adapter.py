@@ -3,18 +3,19 @@
     Step              preprocess and postprocess, in one hook
     ModelStep         preprocess, process, postprocess
 
-The last of them packs the answer too, unless others jump to it. A sample of a ModelStep is
-`(feed, state, inputs, data_id, log_id)`, its result `(fetched, state, inputs)`: `state` is what the hooks have set on
-`self`, `inputs` what `preprocess` got, or None where it is made again for `postprocess`.
+The last of them packs the answer too, unless others jump to it. A sample of a ModelStep is `(feed, state, inputs,
+data_id, log_id, expires_at)`, its result `(fetched, state, inputs)`: `state` is what the hooks have set on `self`,
+`inputs` what `preprocess` got, or None where it is made again for `postprocess`.
 """
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from asyncline.engine.context import worker_place
+from asyncline.engine.context import Context, current, worker_place
 from asyncline.errors import RequestError
 from asyncline.graph.op import Op as EngineOp
 from asyncline.graph.outcomes import Each, Skip
@@ -31,9 +32,9 @@ from asyncline.paddle.errors import (
     number,
     told,
 )
-from asyncline.paddle.hooks import Hook, data_id_now, filled
+from asyncline.paddle.hooks import Hook, filled, item_now
 from asyncline.paddle.op import Op
-from asyncline.paddle.predictor import ModelFile, Predictor
+from asyncline.paddle.predictor import Model
 from asyncline.paddle.response_op import ResponseOp
 
 IDS = ("data_id", "log_id")
@@ -75,7 +76,7 @@ class Step(EngineOp):
     def preprocess(self, *values: Value) -> Any:
         """Both hooks, as nothing comes between them."""
         inputs = self._input_dicts(values)
-        data_id, log_id = data_id_now(), values[0][1]
+        data_id, log_id = item_now().data_id, values[0][1]
         data, _, state = self._prepare(inputs, data_id, log_id)
         return self._finish(data, state, inputs, data_id, log_id)
 
@@ -132,19 +133,19 @@ class ModelStep(Step):
     :param model: loaded once per replica.
     """
 
-    def __init__(self, *inputs: Input, model: ModelFile | None, **settings: Any) -> None:
+    def __init__(self, *inputs: Input, model: Model | None, **settings: Any) -> None:
         super().__init__(*inputs, **settings)
         self._model = model
         self._process = Hook(self.paddle, Op, "process", 1, ("typical_logid",))
 
-    def load_model(self, device: str) -> Predictor | None:
-        if self._model is None:
-            return None
-        return Predictor(self._model.open(device), self.paddle._fetch_names or self._model.fetch)
+    def load_model(self, device: str) -> Any:
+        """What is `self.client` in `process`."""
+        return None if self._model is None else self._model.load(device)
 
     def preprocess(self, *values: Value) -> Any:
         given = self._input_dicts(values)
-        data_id, log_id = data_id_now(), values[0][1]
+        item, log_id = item_now(), values[0][1]
+        data_id, until = item.data_id, item.expires_at
         data, skips, state = self._prepare(given, data_id, log_id)
         # To a worker process and back they would go in full.
         inputs = None if self.settings.cpu == "process" else given
@@ -153,11 +154,11 @@ class ModelStep(Step):
         if isinstance(data, list):
             if not data:
                 return Skip(([], state, inputs))
-            return Each((feed, state, inputs, data_id, log_id) for feed in data)
+            return Each((feed, state, inputs, data_id, log_id, until) for feed in data)
         if not isinstance(data, dict):
             text = f"[{self.paddle.name}] expect input type is dict or list, but get {type(data).__name__}"
             raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
-        return data, state, inputs, data_id, log_id
+        return data, state, inputs, data_id, log_id, until
 
     def bucket(self, sample: Any) -> Hashable:
         return None if self.settings.batch_size == 1 else feeds.signature(sample[0])
@@ -186,7 +187,15 @@ class ModelStep(Step):
             result = [fetched for fetched, _, _ in result], state, inputs
         fetched, state, inputs = result
         inputs = self._input_dicts(values) if inputs is None else inputs
-        return self._finish(fetched, state, inputs, data_id_now(), values[0][1])
+        return self._finish(fetched, state, inputs, item_now().data_id, values[0][1])
+
+    def _context(self, batch: list[Any]) -> Context:
+        """Of a batch: until when its result is of use, which a model at another server has to know."""
+        expires_at = max([sample[5] for sample in batch])
+        timeout_ms = self.settings.timeout_ms
+        if timeout_ms is not None:
+            expires_at = min(expires_at, time.monotonic() + timeout_ms / 1e3)
+        return Context(0, "", None, expires_at)
 
     def _run_alone(self, sample: Any) -> Any:
         fetched, changed = self._run(sample[0], [sample])
@@ -197,9 +206,10 @@ class ModelStep(Step):
 
         :raises RequestError: it failed, in Paddle's words.
         """
-        _, state, _, data_id, log_id = batch[0]
+        _, state, _, data_id, log_id, _ = batch[0]
         given = state if self.model is None else {**state, "client": self.model}
         name = self.paddle.name
+        current.set(self._context(batch))
         try:
             returned, changed = self._process.run(given, [feed], ids=(log_id,))
             fetched, code, info = filled(returned, (None, 0, ""))

@@ -14,7 +14,7 @@ from asyncline.graph.op import Op as EngineOp
 from asyncline.graph.request import Input, Request
 from asyncline.paddle.channel_data import ChannelData
 from asyncline.paddle.errors import CustomExceptionCode, HookError, caused_by, check_product_error, hook_failed
-from asyncline.paddle.hooks import Hook, data_id_now, filled
+from asyncline.paddle.hooks import Hook, filled, item_now
 from asyncline.paddle.request_op import RequestOp
 from asyncline.paddle.response_op import ResponseOp
 from asyncline.wire.paddle import PipelineRequest
@@ -99,4 +99,4 @@ class Exit(EngineOp):
         self._packer.init()
 
     def preprocess(self, value: Value) -> Any:
-        return self._packer.pack(value[0], data_id_now(), value[1])
+        return self._packer.pack(value[0], item_now().data_id, value[1])

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asyncline.engine.context import current
+from asyncline.engine.context import context, current
 from asyncline.errors import GraphError
 from asyncline.paddle.op import NAMES_SET, Op
 
+TIMEOUT_S = 60.0
+"""Longest call of another server, where it is not known for whom."""
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -95,8 +97,16 @@ def filled(returned: Any, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*returned, *defaults[len(returned) :])
 
 
-def data_id_now() -> int:
-    """Of the request that a hook runs for."""
+def remaining_s() -> float:
+    """How long `process` may take: until the last deadline of its requests."""
+    try:
+        return max(0.001, context().remaining_s)
+    except LookupError:  # in a thread that it has made
+        return TIMEOUT_S
+
+
+def item_now() -> Any:
+    """The request that a hook runs for."""
     item = current.get()
     assert item is not None, "hooks run for a request"
-    return item.data_id
+    return item

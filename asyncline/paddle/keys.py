@@ -82,7 +82,7 @@ OP: Mapping[str, Key] = {
     "client_type": Key("text"),
     "server_endpoints": Key("a list"),
     "fetch_list": Key("a list"),
-    "client_config": Key("text", idle="the model says what it takes"),
+    "client_config": Key("text"),
     "use_encryption_model": Key("true or false", False, idle="encrypted models are those of Paddle's own server"),
     "encryption_key": Key("text", "", idle="encrypted models are those of Paddle's own server"),
     "local_service_conf": Key("a mapping"),

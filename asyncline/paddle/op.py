@@ -9,7 +9,6 @@ from typing import Any
 from asyncline.errors import GraphError
 from asyncline.paddle.channel_data import ChannelData
 from asyncline.paddle.errors import HookError
-from asyncline.paddle.predictor import Predictor
 
 _numbers = itertools.count()
 
@@ -34,6 +33,10 @@ class Op:
     begin with. What attributes refer to (a dict, a model) is shared.
 
     :param input_ops: a list of Ops, or one.
+    :param server_endpoints: where the model is, if not here. With client_type `pipeline_grpc`, `host:port` of another
+        pipeline; else `http://host:8000` or `grpc://host:8001` of a server that speaks the Open Inference Protocol.
+    :param fetch_list: the outputs of the model that are wanted; all by default.
+    :param client_config: the name of the model at server_endpoints; by default that of the Op.
     :param timeout: ms, of the whole Op; not above 0: none.
     :param retry: how often `process` is tried.
     :param batch_size: most requests that are laid together for `process`.
@@ -44,8 +47,8 @@ class Op:
     :raises GraphError: `input_ops` or `jump_to_ops` are no Ops.
     """
 
-    client: Predictor | None = None
-    """The model, in `process`."""
+    client: Any = None
+    """The model, in `process`: a Predictor or, of another pipeline, a PipelineClient."""
     concurrency_idx: int | None = None
     """Which worker process the hooks run in; None in threads."""
 
@@ -113,7 +116,8 @@ class Op:
         """
         assert self.client is not None, "process runs where there is a model"
         try:
-            return self.client.predict(feed=feed_batch[0], fetch=self._fetch_names, batch=True), 0, ""
+            feed = feed_batch[0]
+            return self.client.predict(feed=feed, fetch=self._fetch_names, batch=True, log_id=typical_logid), 0, ""
         except HookError as error:
             return None, error.err_no, error.message
 

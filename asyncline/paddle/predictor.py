@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,16 @@ from asyncline.paddle.errors import CustomExceptionCode, HookError
 
 SUFFIXES = (".onnx", ".pt2", ".pt")
 """Of files that a model folder may have one of."""
+
+
+class Model(Protocol):
+    """Where the model of an Op is."""
+
+    def load(self, device: str) -> Any:
+        """What `self.client` is in `process`; called once for each replica, in its thread.
+
+        :raises LoadError: it cannot be had.
+        """
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,9 @@ class ModelFile:
             f"model_config {self.path!r} is a folder with {len(found) or 'no'} files of {', '.join(SUFFIXES)}: "
             "export the model (paddle2onnx --model_dir ... --save_file model.onnx) and name the file"
         )
+
+    def load(self, device: str) -> Predictor:
+        return Predictor(self.open(device), self.fetch)
 
     def open(self, device: str) -> Session:
         """Load it in the calling thread.

@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from asyncline.backends.base import Precision
+from asyncline.client.address import MODEL_SERVERS, Address
 from asyncline.errors import SettingsError
 from asyncline.paddle.config import Config
 from asyncline.paddle.op import Op
-from asyncline.paddle.predictor import ModelFile
+from asyncline.paddle.predictor import Model, ModelFile
+from asyncline.paddle.remote import RemoteModel, RemotePipeline
 
 log = logging.getLogger("asyncline.paddle")
 
 MOST_RETRIES = 10
+PIPELINE = "pipeline_grpc"
+"""The client_type of Ops that call another pipeline."""
 TENSORRT, ARM_CPU = 2, 3
 ELSEWHERE = {4: "Kunlun XPU", 5: "Ascend 310", 6: "Ascend 910"}
 
@@ -36,8 +40,7 @@ class OpPlan:
         for name, value in (("concurrency", self.concurrency), ("batch_size", self._batch_size)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SettingsError(f"op {op.name!r}: {name} must be a whole number from 1, got {value!r}")
-        self._refuse_remote(op, values)
-        self.model = self._model(op, values, local)
+        self.model: Model | None = self._remote(op, values) or self._model(op, values, local)
         self.has_process = self.model is not None or type(op).process is not Op.process
         self.settings: dict[str, Any] = {"cpu": self._cpu(op)}
         timeout = _given(op._timeout, values["timeout"])
@@ -56,7 +59,7 @@ class OpPlan:
         delay = _given(op._auto_batching_timeout, values["auto_batching_timeout"])
         if self._batch_size > 1 and delay > 0:
             self.settings["max_delay_ms"] = delay
-        if self.model is None:
+        if not isinstance(self.model, ModelFile):
             self.settings["concurrency"] = self.concurrency
             return
         threads = local["thread_num"]
@@ -103,15 +106,43 @@ class OpPlan:
             max_batch_size=max(32, self._batch_size),
         )
 
-    def _refuse_remote(self, op: Op, values: Mapping[str, Any]) -> None:
+    def _remote(self, op: Op, values: Mapping[str, Any]) -> RemoteModel | RemotePipeline | None:
+        """Where the model is, if another server has it."""
         endpoints = _given(op._server_endpoints, values["server_endpoints"])
+        name = _given(op._client_config, values["client_config"])
         if not endpoints:
-            return
+            if name is not None:
+                log.warning("%s.client_config changes nothing here: the model says what it takes", self._where)
+            return None
         client = _given(op.client_type, values["client_type"])
-        raise SettingsError(
-            f"{self._where}: server_endpoints with client_type {client!r}: other servers of Paddle's are not called "
-            "from here; name the model's file by local_service_conf.model_config, or call the server in process()"
-        )
+        where = f"{self._where}.server_endpoints"
+        if isinstance(endpoints, str) or not all(isinstance(text, str) for text in endpoints):
+            raise SettingsError(f"{where}: expected a list of addresses, got {endpoints!r}")
+        if client == PIPELINE:
+            endpoints = [text if "://" in text else f"grpc://{text}" for text in endpoints]
+        elif bare := [text for text in endpoints if "://" not in text]:
+            raise SettingsError(
+                f"{where}: {bare[0]!r} with client_type {client!r} is a server of Paddle's own protocol, which is not "
+                "spoken here; serve the model by the Open Inference Protocol and write http://host:8000 or "
+                f"grpc://host:8001, or name its file by local_service_conf.model_config. Of a pipeline, client_type is "
+                f"{PIPELINE}"
+            )
+        try:
+            kinds = ("grpc",) if client == PIPELINE else MODEL_SERVERS
+            addresses = tuple(Address.parse(text, kinds) for text in endpoints)
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from error
+        if len(set(addresses)) < len(addresses):
+            raise SettingsError(f"{where}: an endpoint is there twice")
+        if client == PIPELINE:
+            return RemotePipeline(addresses, sends_tensors=op._pack_tensor_format)
+        if name is not None and ("/" in name or name.endswith(".prototxt")):
+            log.warning(
+                "%s.client_config: %s is not read; the model's name there is taken to be the Op's", self._where, name
+            )
+            name = None
+        fetch = op._fetch_names or values["fetch_list"] or []
+        return RemoteModel(addresses, name or op.name, tuple(map(str, fetch)))
 
     def _cpu(self, op: Op) -> str:
         if self._is_thread_op:

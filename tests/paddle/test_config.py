@@ -109,7 +109,7 @@ def test_an_unknown_key_is_a_warning_with_the_nearest_right_one(
     [
         ("build_dag_each_worker", True), ("grpc_gateway_port", 18000), ("dag.retry", 10), ("dag.client_type", "grpc"),
         ("dag.use_profile", True), ("dag.enable_prometheus", True), ("dag.prometheus_port", 19393),
-        ("op.a.client_config", "x.prototxt"), ("op.a.use_encryption_model", True), ("op.a.encryption_key", "k"),
+        ("op.a.use_encryption_model", True), ("op.a.encryption_key", "k"),
         ("op.a.local_service_conf.workdir", "w"), ("op.a.local_service_conf.mem_optim", False),
         ("op.a.local_service_conf.ir_optim", True), ("op.a.local_service_conf.use_calib", True),
         ("op.a.local_service_conf.use_mkldnn", True), ("op.a.local_service_conf.mkldnn_cache_capacity", 10),
@@ -253,7 +253,7 @@ def test_a_section_of_an_op_that_is_not_there_is_a_warning(caplog: pytest.LogCap
 @pytest.mark.parametrize("where", ["argument", "file"])
 def test_servers_of_paddle_are_refused_with_what_to_do_instead(where: str) -> None:
     endpoints = {"server_endpoints": ["127.0.0.1:9393"], "client_type": "brpc"}
-    with pytest.raises(SettingsError, match=r"op\.a: server_endpoints with client_type 'brpc'.*model_config"):
+    with pytest.raises(SettingsError, match=r"op\.a\.server_endpoints: .* with client_type 'brpc'.*model_config"):
         settings(Runs, endpoints) if where == "argument" else settings(Runs, **endpoints)
 
 

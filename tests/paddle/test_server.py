@@ -18,7 +18,7 @@ import pytest
 
 from asyncline import GraphError, SettingsError
 from asyncline.paddle import Op, PipelineServer, RequestOp, ResponseOp, WebService
-from tests.serving import SERVICES, Server
+from tests.serving import SERVICES, Server, serving
 
 from .imdb import install
 
@@ -102,6 +102,36 @@ def test_a_stub_of_either_numbering_gets_the_same_answers(imdb: Script, era: str
 def test_another_service_is_3002(imdb: Script) -> None:
     status, answer = imdb.post("/other/prediction", {"key": ["words"], "value": ["good"]})
     assert (status, answer["err_no"]) == (200, 3002)
+
+
+def test_ops_whose_models_are_elsewhere_are_served(imdb: Script, tmp_path: Path) -> None:
+    from tests.backends import onnx_models
+
+    onnx_models.linear(tmp_path / "linear.onnx")
+    (tmp_path / "model.py").write_text(
+        "from asyncline import Graph, Request, Tensor\n"
+        "from asyncline.backends import Model\n"
+        "request = Request(x=Tensor('FP32', [4]))\n"
+        "graph = Graph('linear', y=Model('linear.onnx', request.x, batch_size=4))\n"
+    )
+    folder = shutil.copytree(SERVICES / "paddle_front", tmp_path / "front")
+    with serving("model:graph", cwd=tmp_path) as model:
+        config = folder / "config.yml"
+        written = config.read_text().replace("PIPELINE", imdb.grpc_address).replace("MODEL", model.address)
+        config.write_text(written)
+        front = Script(folder)
+        try:
+            for words in ("a wonderful film", "terrible and boring", "a wonderful film"):
+                status, answer = front.post("/front/prediction", {"key": ["words"], "value": [words]})
+                assert (status, answer["err_no"]) == (200, 0), answer
+                found = dict(zip(answer["key"], answer["value"], strict=True))
+                assert found["opinion"] == opinion(imdb, words)["value"][0]
+                assert found["score"] == str([[6.0, len(words) + 7.0]])
+            status, answer = front.post("/front/prediction", {"key": ["words"], "value": []})
+            assert (status, answer["err_no"]) == (200, 8000)
+        finally:
+            front.process.send_signal(signal.SIGTERM)
+            assert front.end()[0] == 0
 
 
 def test_a_loop_is_served(tmp_path: Path) -> None:
