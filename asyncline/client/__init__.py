@@ -14,6 +14,7 @@ pool.py         its endpoints: which one is asked, and when another
 base.py         Connection: the contract of a way to an endpoint
 rest.py         the Open Inference Protocol over HTTP
 grpc.py         the same over gRPC
+pipeline.py     PipelinePeers: a pipeline of Paddle's, over gRPC
 
 balancer.py     Balancer: asks one of several servers, and another, or again
 endpoints.py    which of several servers is asked, pure

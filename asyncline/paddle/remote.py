@@ -20,10 +20,11 @@ from asyncline.backends import Session, TensorInfo
 from asyncline.backends.base import Array
 from asyncline.client.address import Address
 from asyncline.client.loop_thread import LoopThread
+from asyncline.client.pipeline import PipelinePeers
 from asyncline.client.pool import Pool
 from asyncline.client.signature import Sample, Signature
 from asyncline.paddle.hooks import remaining_s
-from asyncline.paddle.pipeline_client import PipelineClient, PipelinePeers
+from asyncline.paddle.pipeline_client import PipelineClient
 from asyncline.paddle.predictor import Predictor
 
 MAX_ANSWER_NBYTES = 256 * 2**20
