@@ -86,6 +86,8 @@ class Live:
             "last": _written(figures),
             "verdict": {**dataclasses.asdict(judged), "text": str(judged)},
             "failures": [dataclasses.asdict(failure) for failure in reversed(failures)],
+            "blockages": [dataclasses.asdict(blockage) for blockage in reversed(self._statistics.last_blockages)],
+            "blocked": self._statistics.blockages,
             "nbytes": resident_nbytes(),
             "lanes": self._lanes(),
             "devices": self._devices(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Container
@@ -26,6 +27,7 @@ FOLD_AFTER = 1024
 """Items or batches whose times are kept as they are before they are counted together."""
 LAST_FAILURES = 32
 """Failed requests that are remembered one by one."""
+LAST_BLOCKAGES = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Failure:
     log_id: str
     code: str
     message: str
+
+
+@dataclass(frozen=True)
+class Blockage:
+    """A time in which the event loop stood still."""
+
+    at: float
+    """Its end, in seconds since the epoch."""
+    op: str
+    """The Op and the hook that kept it; empty where it was none of them."""
+    hook: str
+    seconds: float
 
 
 class Traced(NamedTuple):
@@ -101,6 +115,7 @@ class Statistics(Gathering):
         self.job_seconds: dict[tuple[str, str], float] = defaultdict(float)
         self.workers_lost = 0
         self.blockages = 0
+        self.last_blockages: deque[Blockage] = deque(maxlen=LAST_BLOCKAGES)
         #: Seconds that the loop was kept by one hook, by Op and hook.
         self.late_seconds: dict[str, float] = defaultdict(float)
         self.hangs = 0
@@ -230,3 +245,4 @@ class Statistics(Gathering):
 
     def loop_blocked(self, op: str, hook: str, seconds: float, stack: str) -> None:
         self.blockages += 1
+        self.last_blockages.append(Blockage(time.time(), op, hook, seconds))

@@ -26,6 +26,9 @@ MOST_NBYTES = 16 * 2**20
 FULL = 0.7
 """Busy from here on, as the verdict has it."""
 
+BLOCKED_S = 60.0
+"""How long it is shown that the loop stood still."""
+
 Moment = dict[str, Any]
 """The data of one event `figures`."""
 
@@ -150,8 +153,14 @@ def _refusal(answer: http.client.HTTPResponse) -> NoFigures:
 
 
 def block(moment: Moment, url: str) -> Group:
-    """One picture: verdict, totals, a row for each Op, the last errors."""
-    parts: list[RenderableType] = [_totals(moment, url), Text(moment["verdict"]["text"], style="bold"), _ops(moment)]
+    """One picture: verdict, totals, whether the loop stood still, a row for each Op, the last errors."""
+    parts: list[RenderableType] = [_totals(moment, url), Text(moment["verdict"]["text"], style="bold")]
+    for blockage in moment["blockages"][:1]:
+        if (ago_s := moment["last"]["at"] - blockage["at"]) < BLOCKED_S:
+            who = f"op {blockage['op']!r} {blockage['hook']}" if blockage["op"] else "something outside of the ops"
+            text = f"{who} kept the event loop for {blockage['seconds'] * 1e3:.0f} ms, {max(0.0, ago_s):.0f} s ago"
+            parts.append(Text(f"{text}; {moment['blocked']} times since the start", style="red"))
+    parts.append(_ops(moment))
     parts += [
         Text(f"{failure['code']}: {failure['message']} [data_id={failure['data_id']}]", style="red")
         for failure in moment["failures"][:3]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from typing import Any
 
 import pytest
 
-from asyncline import Engine, Graph, Observer, Request, op
+from asyncline import Engine, Graph, Observer, Op, Request, op
 from asyncline.engine.alarm import Alarm
 from asyncline.engine.channel import Channel
 from asyncline.engine.expiry import TICK_S, Expiry
@@ -240,6 +241,41 @@ def test_the_guard_names_the_hook_that_blocks_the_loop() -> None:
     op_name, hook, stack = seen[0]
     assert (op_name, hook) == ("blocking", "preprocess") == late[0]
     assert "reported.wait" in stack
+
+
+def test_the_guard_names_a_hook_that_keeps_the_interpreter_in_c(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[tuple[str, str, float, str]] = []
+    late: list[tuple[str, str]] = []
+
+    class Watching(Observer):
+        def loop_blocked(self, op: str, hook: str, seconds: float, stack: str) -> None:
+            seen.append((op, hook, seconds, stack))
+
+        def loop_late(self, op: str, hook: str, share_s: float) -> None:
+            late.append((op, hook))
+            told.set()
+
+    class Matching(Op):
+        async def preprocess(self, text: str) -> str:
+            await asyncio.sleep(0)
+            began_at = time.thread_time()
+            while time.thread_time() - began_at < 0.01:
+                pass  # so that the guard has begun to pause
+            assert re.match("(a+)+b", text) is None
+            return text
+
+    async def main() -> None:
+        async with Engine(Graph("test", Matching(Request())), observers=[Watching()], blocked_s=0.1) as engine:
+            await engine.submit("a" * 24, timeout=30)  # 0.5 s
+            await told.wait()
+
+    told = asyncio.Event()
+    asyncio.run(main())
+    op_name, hook, seconds, stack = seen[0]
+    assert (op_name, hook) == ("matching", "preprocess") == late[0]
+    assert seconds > 0.1 and 're.match("(a+)+b"' in stack
+    assert "op 'matching' preprocess has kept the interpreter" in caplog.text
+    assert "Give the Op cpu='process'" in caplog.text  # in a thread it would keep it as well
 
 
 def test_an_alarm_rings_once_at_the_earliest_time() -> None:

@@ -24,13 +24,14 @@ MOMENT: Moment = {
     "state": "ready",
     "problem": None,
     "last": {
-        "seconds": 10.0, "qps": 2.0, "success": 0.9,
+        "at": 100.0, "seconds": 10.0, "qps": 2.0, "success": 0.9,
         "outcomes": {"ok": 18, "product": 2}, "rejected": {"overloaded": 3},
         "latency": {"mean_ms": 240.0, "percentiles_ms": {"50": 230.0, "99": 600.0}}, "in_flight": 8,
         "in_flight_max": 64, "cores": 1.5, "cores_there": 2, "loop_lag_ms": 3.0, "ops": [DETECT, ANSWER],
     },
     "verdict": {"text": "bottleneck: op 'detect' process is device-bound", "op": "detect", "kind": "device-bound"},
     "failures": [{"code": "product", "message": "[bold]no[/] such page", "data_id": 7}],
+    "blockages": [], "blocked": 0,
     "nbytes": 123_000_000,
     "lanes": {"process": {"workers": [{"pid": 5, "nbytes": 45_000_000}]}},
 }  # fmt: skip
@@ -53,6 +54,13 @@ def test_a_picture_has_totals_verdict_ops_and_errors() -> None:
     assert detect == ["▶", "detect", "2", "41.5", "3.25", "180", "9", "0.5", "0.05", "2", "7/64", "12", "0"]
     assert any(line.split()[:1] == ["answer"] and line.split()[-1] == "2" for line in lines)
     assert "product: [bold]no[/] such page [data_id=7]" in lines[-1]  # no markup comes from data
+
+
+def test_a_loop_that_stood_still_is_told_of_for_a_minute() -> None:
+    old, new = ({"at": at, "op": "detect", "hook": "preprocess", "seconds": 0.5} for at in (39.0, 88.0))
+    told = "op 'detect' preprocess kept the event loop for 500 ms, 12 s ago; 7 times since the start"
+    assert told in text(block({**MOMENT, "blockages": [new, old], "blocked": 7}, "http://a:1"))
+    assert "kept" not in text(block({**MOMENT, "blockages": [old], "blocked": 6}, "http://a:1"))
 
 
 def test_when_the_server_goes_it_says_so_and_asks_again() -> None:
