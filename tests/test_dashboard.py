@@ -23,9 +23,9 @@ LIVE = "document.getElementById('status').textContent === 'live'"
 
 
 @asynccontextmanager
-async def workshop(*arguments: str) -> AsyncIterator[Server]:
+async def workshop(*arguments: str, app: str = "workshop:graph") -> AsyncIterator[Server]:
     """`asyncline serve workshop:graph`, without keeping the loop."""
-    server = await asyncio.to_thread(Server, "workshop:graph", *arguments)
+    server = await asyncio.to_thread(Server, app, *arguments)
     try:
         yield server
     finally:
@@ -104,6 +104,22 @@ async def test_it_fits_a_phone(tmp_path: Path) -> None:
         assert len(set(await page.evaluate(tops))) > 2  # the layers lie one below the other
         colour = "getComputedStyle(document.body).backgroundColor"
         assert await page.evaluate(colour) == "rgb(16, 20, 24)"
+
+
+async def test_it_says_which_op_kept_the_event_loop(tmp_path: Path) -> None:
+    async with workshop(app="blocking:graph") as server, tab(tmp_path) as page:
+        await page.look(390, 844)
+        await page.open(f"{server.address}/dashboard")
+        await page.wait_for(LIVE)
+        assert await page.evaluate("document.getElementById('blocked').hidden")
+        for by in ("sleep", "match"):
+            assert (await asyncio.to_thread(server.post, "/blocking", {"by": by}))[0] == 200
+        await page.wait_for("document.querySelectorAll('#blocked p').length === 3")
+        told = await text(page, "#blocked")
+        assert "Op sleep: preprocess kept the event loop for " in told
+        assert "Op match: preprocess kept the event loop for " in told and "2 times since the start" in told
+        assert await page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.errors == []
 
 
 async def test_it_asks_for_the_token(tmp_path: Path) -> None:

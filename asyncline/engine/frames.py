@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any
@@ -33,6 +34,16 @@ class HookFrames:
                 return next((each for each in found if each[0] == name), found[0])
             frame = frame.f_back
         return "", ""
+
+    def stack(self, frame: FrameType | None, most: int) -> str:
+        """The frames of a stack that ends with `frame`: from the hook on, where it is in one, and at most so many."""
+        count, at = 0, frame
+        while at is not None and count < most:
+            count += 1
+            if at.f_code in self._found:
+                break
+            at = at.f_back
+        return "".join(traceback.format_stack(frame, limit=count)) if frame is not None else ""
 
 
 def _code(function: Any) -> CodeType | None:

@@ -7,7 +7,6 @@ import logging
 import sys
 import threading
 import time
-import traceback
 
 from asyncline.engine.frames import HookFrames
 from asyncline.engine.hooks import Hooks
@@ -23,8 +22,10 @@ INTERVAL_S = 0.1
 """Pause between two checks of a loop that answers."""
 HELD_S = 0.03
 """A pause that became longer by this was held up: the interpreter was not to be had, from a few other threads it is."""
+STACK_FRAMES = 12
+"""Most that are logged."""
 COMPUTED = 0.25
-"""Share of such a pause that the loop's thread must have computed, to have been the one. Other programs take cores too."""
+"""Share of such a pause that the loop's thread has computed, if it was the one. Other programs take cores too."""
 
 
 class LoopGuard:
@@ -99,8 +100,7 @@ class LoopGuard:
         return self._frames.find(sys._current_frames().get(self._loop_thread))
 
     def _log(self, op: str, hook: str, seconds: float, what: str, lanes: str) -> str:
-        frame = sys._current_frames().get(self._loop_thread)
-        stack = "".join(traceback.format_stack(frame, limit=12)) if frame else ""
+        stack = self._frames.stack(sys._current_frames().get(self._loop_thread), STACK_FRAMES)
         log.warning(
             "%s %s for %.0f ms: every request waits. Give the Op cpu='%s', or await instead\n%s",
             f"op {op!r} {hook}" if op else "something outside of the Ops", what, seconds * 1e3, lanes, stack,

@@ -52,6 +52,7 @@ class Blockage:
     """The Op and the hook that kept it; empty where it was none of them."""
     hook: str
     seconds: float
+    """From when the guard asked the loop for an answer: up to a tenth of a second less than it was."""
 
 
 class Traced(NamedTuple):

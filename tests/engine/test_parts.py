@@ -274,6 +274,7 @@ def test_the_guard_names_a_hook_that_keeps_the_interpreter_in_c(caplog: pytest.L
     op_name, hook, seconds, stack = seen[0]
     assert (op_name, hook) == ("matching", "preprocess") == late[0]
     assert seconds > 0.1 and 're.match("(a+)+b"' in stack
+    assert stack.count("File ") <= 3, "from the hook on"
     assert "op 'matching' preprocess has kept the interpreter" in caplog.text
     assert "Give the Op cpu='process'" in caplog.text  # in a thread it would keep it as well
 

@@ -130,6 +130,21 @@ async def test_the_figures_have_all_that_the_page_shows() -> None:
     assert told["devices"] == {"cpu": {"replicas": {"double": 1}}}
 
 
+async def test_the_figures_tell_of_times_in_which_the_loop_stood_still() -> None:
+    async with serving() as (session, _, observing):
+        for number in range(20):
+            observing.statistics.loop_blocked("join", "preprocess", number / 10, "its stack")
+        async with session.get("/figures/live") as answer:
+            found = events(answer)
+            await anext(found)
+            told = json.loads((await anext(found))[1])
+    assert told["blocked"] == 20
+    assert len(told["blockages"]) == 8
+    newest = told["blockages"][0]
+    assert (newest["op"], newest["hook"], newest["seconds"]) == ("join", "preprocess", 1.9)
+    assert abs(newest["at"] - told["now"]["at"]) < 60
+
+
 async def test_nothing_is_done_while_nobody_looks() -> None:
     async with serving() as (session, _, observing):
         listeners = observing._windows.listeners
