@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 HTTP_PORT ?= 8000
 # Wheels of torch for the CPU: a tenth of those with CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Whole files, as their tests share servers and models; in the order of their names, of which the last are short.
+PYTEST_FLAGS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make serve [HTTP_PORT=8000]   serve the OCR pipeline on 127.0.0.1"
-	@echo "make test                     ruff, mypy and pytest"
+	@echo "make test                     ruff, mypy and pytest, two files of tests at a time"
 	@echo "make test-torch               the tests of models with torch, which \`make test\` skips: it downloads 0.2 GB"
 	@echo "make bench                    benchmarks against what one would write without asyncline (wrk for REST)"
 	@echo "make bench-gpu                the CUDA lane beside a raw CUDA-graph loop; needs a GPU"
@@ -21,7 +23,7 @@ serve: $(VENV)/.ocr
 	@exec $(BIN)/asyncline serve ops.ocr:graph --config config/ocr.yml --http-port $(HTTP_PORT)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-torch: $(VENV)/.dev-torch
 	$(BIN)/python -m pytest tests/backends
