@@ -45,10 +45,18 @@ class End:
         self.link.send(("returns",))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def what_was_there_before_is_not_collected() -> Iterator[None]:
+    """The collector runs at every flush here, and would need up to a second to go through what all other tests left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def ends() -> Iterator[tuple[End, End]]:
-    gc.collect()  # what tests before left to the collector must not go in between
-    gc.freeze()  # nor need it be gone through again at every flush: after all other tests that takes 0.2 s
+    gc.collect()  # what the test before left to the collector must not go in between
     before = len(os.listdir("/proc/self/fd"))
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     here, there = (End(owner, connection, 10 * 2**20) for owner, connection in enumerate(pair))
@@ -56,7 +64,6 @@ def ends() -> Iterator[tuple[End, End]]:
     for end in (here, there):
         end.link.close()
         end.segments.close()
-    gc.unfreeze()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
