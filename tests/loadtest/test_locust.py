@@ -16,6 +16,8 @@ from tests.serving import ROOT, Server, serving
 # To import it would replace this process's threads and sockets.
 pytestmark = pytest.mark.skipif(find_spec("locust") is None, reason="pip install 'asyncline[loadtest]'")
 
+FILES = "loadtest/locustfile.py,tests/loadtest/until_answered.py"
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
@@ -28,13 +30,14 @@ def wires(server: Server) -> list[str]:
     return ["--grpc", server.wait_for(r"on (grpc://\S+)")[1], "--tcp", server.wait_for(r"on (tcp://\S+)")[1]]
 
 
-def locust(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--json", "-t", "2s"]
+def locust(*arguments: str, until: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run it until requests of so many names have been answered."""
+    command = [sys.executable, "-m", "locust", "-f", FILES, "--headless", "--json", "--until-answered", str(until)]
     return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
 
 
 def test_users_of_all_wires_are_answered_with_pages_and_tensors(server: Server, wires: list[str]) -> None:
-    done = locust("--host", server.address, *wires, "-u", "6", "-r", "6", "--floats", "64")
+    done = locust("--host", server.address, *wires, "-u", "6", "-r", "6", "--floats", "64", until=8)
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     assert {(row["method"], row["name"]) for row in rows} == {
@@ -70,7 +73,8 @@ def test_a_request_that_the_server_refuses_is_a_failure() -> None:
     # Pages and tensors are larger than the server takes.
     with serving("loadtest.echo_graph:graph", "--max-body-mb", "0.01", "--tcp-port", "0", cwd=ROOT) as small:
         tcp = small.wait_for(r"on (tcp://\S+)")[1]
-        done = locust("--host", small.address, "--tcp", tcp, "-u", "2", "--tags", "page", "--", "RestUser", "TcpUser")
+        arguments = ["--host", small.address, "--tcp", tcp, "-u", "2", "--tags", "page", "--", "RestUser", "TcpUser"]
+        done = locust(*arguments, until=2)
     assert done.returncode == 1
     rows = json.loads(done.stdout)
     assert rows and all(row["num_failures"] == row["num_requests"] > 0 for row in rows)

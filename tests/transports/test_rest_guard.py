@@ -215,7 +215,7 @@ async def test_errors_before_there_is_an_item_carry_the_log_id_and_are_counted()
 @pytest.mark.parametrize("before", [b"", post(1)], ids=["first", "second"])
 @pytest.mark.parametrize("said", [b"", b"P", b"POST /test HTTP/1.1\r\nHost: x\r\nX-Long: "])
 async def test_half_a_head_and_silence_are_ended(before: bytes, said: bytes) -> None:
-    async with serving(echo, header_timeout_s=0.03, keepalive_s=0.06) as door:
+    async with serving(echo, header_timeout_s=0.1, keepalive_s=0.2) as door:
         raw = await door.connect()
         if before:
             raw.send(before)
@@ -231,13 +231,13 @@ async def test_half_a_head_and_silence_are_ended(before: bytes, said: bytes) -> 
 
 
 async def test_a_head_that_was_late_and_came_does_not_end_its_connection() -> None:
-    async with serving(echo, header_timeout_s=0.05) as door:
+    async with serving(echo, header_timeout_s=0.5) as door:
         raw = await door.connect()
         raw.send(post(1)[:20])
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
         raw.send(post(1)[20:])
         assert await raw.answer() == (200, 1)
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.5)
         raw.send(post(2))
         assert await raw.answer() == (200, 2)
 
@@ -285,7 +285,7 @@ async def test_who_sends_byte_by_byte_is_ended(part: str) -> None:
 
 
 async def test_a_large_body_that_comes_fast_enough_may_take_longer_than_the_grace() -> None:
-    async with serving(len, {"grace_s": 0.02, "upload_nbytes_s": 100_000}) as door:
+    async with serving(len, {"grace_s": 0.02, "upload_nbytes_s": 10_000}) as door:
         raw, body = await door.connect(), orjson.dumps("x" * 50_000)
         raw.send(b"POST /test HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
         for place in range(0, len(body), 5000):
@@ -360,13 +360,13 @@ async def test_a_short_rest_that_nobody_reads_does_not_keep_a_connection(headers
 
 
 async def test_who_reads_slowly_but_does_is_served() -> None:
-    async with serving(many, {"download_nbytes_s": 1}, stall_timeout_s=0.05) as door:
+    async with serving(many, {"download_nbytes_s": 1}, stall_timeout_s=0.5) as door:
         raw = await door.connect(100_000)
         raw.send(post(4 * MB))
         got = 0
         while got < 4 * MB:
             got += len(await raw.reader.read(200_000))
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.03)
         assert not door.closed
 
 

@@ -533,7 +533,7 @@ async def test_a_client_that_does_not_read_is_not_listened_to_and_others_notice_
 
 async def test_a_client_that_does_not_read_for_long_is_closed() -> None:
     graph = one_op(lambda value: np.zeros(MB, np.uint8))
-    async with serving(graph, guard={"unread_nbytes": MB}, stall_timeout_s=0.05) as door:
+    async with serving(graph, guard={"unread_nbytes": MB}, stall_timeout_s=0.2) as door:
         raw, other = await door.raw(), await door.connect()
         raw.send(b"".join(written(n, n) for n in range(100)))
         await door.until_closed(1)
@@ -778,14 +778,14 @@ async def test_a_frame_that_comes_byte_by_byte_is_given_up() -> None:
 
 
 async def test_a_connection_without_calls_is_ended_after_a_while() -> None:
-    async with serving(one_op(echo), guard={"linger_s": 0.02}, keepalive_s=0.05) as door:
+    async with serving(one_op(echo), guard={"linger_s": 0.02}, keepalive_s=0.3) as door:
         raw, polite = await door.raw(), await door.connect()
         raw.call(1, 1)
         assert await raw.answer() == (1, 1)
         error = await raw.goodbye()
-        assert type(error) is Unavailable and error.message == "nothing came for 0.05 s"
+        assert type(error) is Unavailable and error.message == "nothing came for 0.3 s"
         await polite.wait_closed()
-        with pytest.raises(Refused, match=r"takes no more calls by this connection: nothing came for 0\.05 s"):
+        with pytest.raises(Refused, match=r"takes no more calls by this connection: nothing came for 0\.3 s"):
             await polite.call("test", 1)
 
 
