@@ -18,8 +18,10 @@ _REFUSED: tuple[tuple[Network, str], ...] = (
     (IPv4Network("100.64.0.0/10"), "the provider's own network"),
     (IPv4Network("168.63.129.16/32"), "Azure's host"),
     (IPv4Network("192.0.0.0/24"), "IETF protocol assignments, among them Oracle's metadata"),
+    (IPv4Network("192.88.99.0/24"), "the nearest relay of 6to4, which may be one's own"),
     (IPv6Network("64:ff9b:1::/48"), "NAT64 of a private network"),
     (IPv6Network("fd00:ec2::254/128"), "Amazon's metadata"),
+    (IPv6Network("3fff::/20"), "documentation"),
     (IPv6Network("fec0::/10"), "site-local"),
 )
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
