@@ -36,7 +36,7 @@ def guard(*observers: Observer, **limits: Any) -> ConnGuard:
         return value
 
     engine = Engine(Graph("test", echo(Request())), observers=observers)
-    return ConnGuard(engine, ServiceSettings(), Limits(**limits))
+    return ConnGuard(engine, ServiceSettings(), Limits(**{"reserved": 0, **limits}))
 
 
 def admitted(guard: ConnGuard, address: Any = ("10.0.0.1", 1)) -> Ticket:
@@ -61,6 +61,22 @@ def test_one_peer_cannot_have_all_connections_and_all_wires_count() -> None:
     admitted(guarding, ("10.0.0.2", 1))
     first.close()
     admitted(guarding)
+
+
+@pytest.mark.parametrize("limit", [{"max_connections": 1}, {"max_connections_per_peer": 1}])
+def test_over_a_limit_there_is_a_reserve_of_rest_that_is_in_no_other_count(limit: dict[str, int]) -> None:
+    guarding = guard(**limit, reserved=2)
+    first = admitted(guarding)
+    extra = [admitted(guarding), admitted(guarding)]
+    assert not first.over and extra[0].over
+    assert guarding.admit("rest", ("10.0.0.1", 9)) is None
+    assert guarding.count == guarding.peers["10.0.0.1"] == 1
+    first.close()
+    assert not admitted(guarding).over
+    extra.pop().close()
+    assert guarding.reserved == 1
+    assert guarding.admit("tcp", ("10.0.0.1", 9)) is None and guarding.admit("grpc", ("10.0.0.1", 9)) is None
+    assert admitted(guarding).limits.header_s <= 1.0 < first.limits.header_s
 
 
 def test_a_ticket_counts_once_however_often_it_is_closed_and_nothing_stays_of_a_peer() -> None:

@@ -128,7 +128,7 @@ async def serving(
             await client.wait_closed()
     transport.close()
     await transport.wait_closed()
-    assert guarding.count == 0 and engine.admission.nbytes == 0 and engine.admission.in_flight == 0
+    assert guarding.count == guarding.reserved == 0 and engine.admission.nbytes == 0 and engine.admission.in_flight == 0
 
 
 def echo(value: Any) -> Any:
@@ -398,7 +398,7 @@ async def test_who_does_not_read_cannot_keep_a_server_from_stopping() -> None:
 
 
 async def test_connections_over_a_limit_are_closed_at_once_and_those_that_are_open_notice_nothing() -> None:
-    async with serving(echo, max_connections=3) as door:
+    async with serving(echo, {"reserved": 0}, max_connections=3) as door:
         inside = [await door.connect() for _ in range(3)]
         for each in inside:
             each.send(post(1))
@@ -415,8 +415,42 @@ async def test_connections_over_a_limit_are_closed_at_once_and_those_that_are_op
             assert await each.answer() == (200, 2)
 
 
+async def test_over_the_limit_an_operator_is_answered_and_others_are_told_to_come_later() -> None:
+    async with serving(echo, {"reserved": 2}, max_connections_per_peer=2) as door:
+        inside = [await door.connect() for _ in range(2)]
+        await door.until(lambda: door.guard.count == 2)
+        for path in (b"/metrics", b"/readyz", b"/"):
+            operator = await door.connect()
+            operator.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            answer = await operator.reader.read()  # it is ended, as others want it
+            assert answer.startswith(b"HTTP/1.1 200 ") and b"\r\nConnection: close\r\n" in answer
+        assert not door.statistics.connections_refused
+        client = await door.connect()
+        client.send(post(1))
+        assert await client.goodbye() == (503, "overloaded")
+        assert door.statistics.connections_refused == {("rest", "peer"): 1}
+        assert not door.statistics.rejections  # the door to the graph is not too small
+        inside[0].send(post(1))
+        assert await inside[0].answer() == (200, 1)
+
+
+async def test_who_says_nothing_keeps_no_connection_of_the_reserve() -> None:
+    async with serving(echo, {"reserved": 1, "header_s": 0.05}, max_connections=1) as door:
+        await door.connect()
+        await door.until(lambda: door.guard.count)
+        silent = await door.connect()
+        await door.until(lambda: door.guard.reserved)
+        refused = await door.connect()
+        await refused.until_closed()
+        await silent.until_closed()
+        await door.until(lambda: not door.guard.reserved)
+        operator = await door.connect()
+        operator.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await operator.answer())[0] == 200
+
+
 async def test_metrics_tell_of_connections() -> None:
-    async with serving(echo, max_connections=2) as door:
+    async with serving(echo, {"reserved": 0}, max_connections=2) as door:
         raw, gone, outside = await door.connect(), await door.connect(), await door.connect()
         gone.send(b"NONSENSE\r\n\r\n")
         for each in (gone, outside):

@@ -157,6 +157,21 @@ async def test_nothing_is_done_while_nobody_looks() -> None:
         assert listeners == before
 
 
+async def test_who_looks_in_is_let_in_though_clients_of_that_address_have_all_connections() -> None:
+    async with serving(max_connections_per_peer=1) as (session, *_):
+        async with session.post("/g", json=1) as answer:
+            await answer.read()  # kept alive
+        async with aiohttp.ClientSession(str(session._base_url)) as operator:
+            for page in ("/verdict", "/figures", "/dashboard", "/admin/settings"):
+                async with operator.get(page) as answer:
+                    assert answer.status == 200, page
+            async with operator.get("/figures/live") as answer:
+                found = events(answer)
+                assert [(await anext(found))[0] for _ in range(3)] == ["graph", "figures", "figures"]
+            async with operator.post("/g", json=1) as answer:
+                assert answer.status == 503 and "too many connections" in await answer.text()
+
+
 async def test_no_more_than_so_many_may_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MOST_VIEWERS", 1)
     async with serving() as (session, *_), session.get("/figures/live") as one:

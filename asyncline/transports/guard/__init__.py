@@ -19,6 +19,7 @@
 | being served                            | by the request's own deadline                      |           |
 | answers that are not read               | less than `download_nbytes_s` read in `stall_s`    | stalled   |
 | nothing in flight                       | `keepalive_s`                                      | idle      |
+| over the limit, of the reserve          | `RESERVE_S`, or it wants no page for operators     | refused   |
 | it breaks the protocol                  | `linger_s` after it was told so                    | malformed |
 | the server stops                        | `linger_s` after the last answer                   | stopping  |
 | none of these                           | the client has left                                | left      |

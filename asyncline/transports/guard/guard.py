@@ -20,6 +20,9 @@ MAPPED = bytes(10) + b"\xff\xff"
 class ConnGuard:
     """Counts the connections of all transports of one server, in all and by peer.
 
+    Over a limit, a few of REST are let in all the same, to show an operator what goes on: whoever asks for something
+    else on them than a page for operators is refused then.
+
     :param limits: those of `settings` by default.
     """
 
@@ -30,6 +33,8 @@ class ConnGuard:
         self.count = 0
         #: How many are open to an address.
         self.peers: Counter[str] = Counter()
+        #: How many of the reserve are open, which are in no other count.
+        self.reserved = 0
 
     def admit(self, wire: str, address: Any) -> Ticket | None:
         """Count a new connection; None where it is one too many.
@@ -38,15 +43,18 @@ class ConnGuard:
         :param address: of the peer, as `accept` says it.
         """
         limits, peer = self.limits, peer_of(address)
+        over = ""
         if self.count >= limits.max_connections:
-            self._refuse(wire, "connections", address)
+            over = "connections"
+        elif peer and self.peers[peer] >= limits.max_connections_per_peer:
+            over = "peer"
+        if over and (wire != "rest" or self.reserved >= limits.reserved):
+            self.refuse(wire, over, address)
             return None
-        if peer and self.peers[peer] >= limits.max_connections_per_peer:
-            self._refuse(wire, "peer", address)
-            return None
-        return Ticket(self, wire, peer)
+        return Ticket(self, wire, peer, over)
 
-    def _refuse(self, wire: str, reason: str, address: Any) -> None:
+    def refuse(self, wire: str, reason: str, address: Any) -> None:
+        """Say that a client is not served, as it is over the limit `reason`."""
         log.debug("a connection of %s is refused: over the limit of %s", address, reason)
         hooks = self.engine.hooks
         if hooks.connection_refused:
@@ -57,20 +65,28 @@ class ConnGuard:
 
 
 class Ticket:
-    """One connection that is counted, until `close`."""
+    """One connection that is counted, until `close`.
 
-    __slots__ = ("guard", "is_open", "peer", "reason", "wire")
+    :param over: the limit that it is over, where it is one of the reserve.
+    """
 
-    def __init__(self, guard: ConnGuard, wire: str, peer: str) -> None:
+    __slots__ = ("guard", "is_open", "limits", "over", "peer", "reason", "wire")
+
+    def __init__(self, guard: ConnGuard, wire: str, peer: str, over: str = "") -> None:
         self.guard = guard
         self.wire = wire
         self.peer = peer
+        self.over = over
+        self.limits = guard.limits.of_reserve if over else guard.limits
         #: Why the connection ends; the first reason is the one.
         self.reason = ""
         self.is_open = True
-        guard.count += 1
-        if peer:
-            guard.peers[peer] += 1
+        if over:
+            guard.reserved += 1
+        else:
+            guard.count += 1
+            if peer:
+                guard.peers[peer] += 1
         hooks = guard.engine.hooks
         if hooks.connection_opened:
             hooks.emit(hooks.connection_opened, wire)
@@ -79,17 +95,25 @@ class Ticket:
         """It ends for this reason; see the table in the package's docstring."""
         self.reason = self.reason or reason
 
+    def refuse(self) -> None:
+        """It is one of the reserve, and wants something else than that is for."""
+        self.because("refused")
+        self.guard.refuse(self.wire, self.over, self.peer)
+
     def close(self, reason: str = "left") -> None:
         """It has ended. May be said again."""
         if not self.is_open:
             return
         self.is_open = False
         guard, peer = self.guard, self.peer
-        guard.count -= 1
-        if peer:
-            guard.peers[peer] -= 1
-            if not guard.peers[peer]:
-                del guard.peers[peer]
+        if self.over:
+            guard.reserved -= 1
+        else:
+            guard.count -= 1
+            if peer:
+                guard.peers[peer] -= 1
+                if not guard.peers[peer]:
+                    del guard.peers[peer]
         self.because(reason)
         hooks = guard.engine.hooks
         if hooks.connection_closed:

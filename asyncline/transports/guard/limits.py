@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asyncline.settings import ServiceSettings
 
@@ -11,6 +11,8 @@ MAX_CONNECTIONS = 2048
 """With a default `max_connections`, where there are descriptors for so many."""
 SPARE_DESCRIPTORS = 256
 """Left over by them, for models, downloads, workers and logs."""
+RESERVE_S = 1.0
+"""How long a connection of the reserve may take to say what it wants: there are few."""
 RESERVED_DESCRIPTORS = 64
 """The last ones are never given to a connection, however few there are in all."""
 
@@ -29,6 +31,8 @@ class Limits:
     """Most that are open, on all transports together."""
     max_connections_per_peer: int = 256
     """Most that are open to one address."""
+    reserved: int = 8
+    """Over all these, for who looks in: see ConnGuard."""
     max_descriptor: int = 2**20
     """Once a connection has this one or a higher, no more are accepted. The kernel gives the lowest that is free, so
     that this says how many are in use."""
@@ -66,6 +70,11 @@ class Limits:
             stall_s=settings.stall_timeout_s,
             download_nbytes_s=settings.min_rate_kb_s * 1e3,
         )
+
+    @property
+    def of_reserve(self) -> Limits:
+        """Those of a connection of the reserve."""
+        return replace(self, header_s=min(self.header_s, RESERVE_S))
 
     def upload_ends_at(self, began_at: float, nbytes: int) -> float:
         """When an upload will have been too slow, if nothing more came than `nbytes`."""

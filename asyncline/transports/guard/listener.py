@@ -158,7 +158,7 @@ class Listener:
                 lambda: self._factory(ticket),
                 accepted,
                 ssl=tls,
-                ssl_handshake_timeout=self._guard.limits.header_s if tls is not None else None,
+                ssl_handshake_timeout=ticket.limits.header_s if tls is not None else None,
             )
         except BaseException as error:
             accepted.close()

@@ -42,7 +42,7 @@ class Connection(web.RequestHandler):
     def __init__(
         self, server: web.Server, ticket: Ticket, turns: Turns, refuse: Callable[[RequestError], web.StreamResponse]
     ) -> None:
-        limits = ticket.guard.limits
+        limits = ticket.limits
         loop = asyncio.get_running_loop()
         super().__init__(
             server,
@@ -160,6 +160,10 @@ class Connection(web.RequestHandler):
     def because(self, reason: str) -> None:
         """It is about to end for this reason."""
         self._ticket.because(reason)
+
+    def refuse_more(self) -> None:
+        """It is over the limit of connections, and is not for an operator."""
+        self._ticket.refuse()
 
     def abort(self, reason: str) -> None:
         self._ticket.because(reason)

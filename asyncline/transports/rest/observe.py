@@ -75,6 +75,8 @@ class Observed(Watched, Protocol):
 class ObserveRoutes(Routes):
     """Pages of figures; no request of a graph."""
 
+    for_operators = True
+
     def __init__(self, observed: Observed, intake: Intake) -> None:
         self._observed = observed
         self._intake = intake

@@ -27,6 +27,9 @@ class MethodNotAllowed(RequestError):
 class Routes(ABC):
     """The routes of one protocol."""
 
+    for_operators = False
+    """Whether they are answered on connections over the limit, too."""
+
     @abstractmethod
     def owns(self, path: str) -> bool:
         """Whether a request for `path` is one of this protocol."""

@@ -83,17 +83,20 @@ class RestTransport(Transport):
         self._server: web.Server | None = None
 
     async def start(self) -> None:
+        self._server, self._reserve = self._serving(self._handle), self._serving(self._show)
+        await self._listener.start(self._settings, self._settings.http_port, self._settings.http_fd)
+
+    def _serving(self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> web.Server:
         loop = asyncio.get_running_loop()
-        self._server = web.Server(
-            self._handle,
+        return web.Server(
+            handle,
             request_factory=partial(web.BaseRequest, loop=loop, client_max_size=self._intake.max_body),
             handler_cancellation=True,  # a client that leaves cancels its Item
         )
-        await self._listener.start(self._settings, self._settings.http_port, self._settings.http_fd)
 
     def _connect(self, ticket: Ticket) -> Connection:
         assert self._server is not None
-        return Connection(self._server, ticket, self._turns, self._refuse)
+        return Connection(self._reserve if ticket.over else self._server, ticket, self._turns, self._refuse)
 
     @property
     def address(self) -> str:
@@ -109,11 +112,13 @@ class RestTransport(Transport):
         if self._server is None:
             return
         await self._listener.wait_closed()
-        connections = cast(list[Connection], self._server.connections)
+        servers = self._server, self._reserve
+        connections = cast(list[Connection], [each for server in servers for each in server.connections])
         for connection in connections:
             connection.because("stopping")
-        self._server.pre_shutdown()
-        await self._server.shutdown(timeout=self._limits.linger_s)
+        for server in servers:
+            server.pre_shutdown()
+        await asyncio.gather(*[server.shutdown(timeout=self._limits.linger_s) for server in servers])
         closing = [asyncio.ensure_future(connection.wait_closed()) for connection in connections]
         if closing:
             await asyncio.wait(closing, timeout=self._limits.linger_s)
@@ -151,6 +156,18 @@ class RestTransport(Transport):
             request_id = next(self._engine.ids)
             log.exception("request %s: the server failed", request_id)
             return write_error(OpError("the server failed; its log says how"), request_id, close=True)
+
+    async def _show(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A request on a connection over the limit: of the reserve, which is there for operators."""
+        path = request.path
+        if path in self._pages or any(routes.for_operators and routes.owns(path) for routes in self._routes):
+            answer = await self._handle(request)
+            if isinstance(answer, Answer):
+                answer.close_after()
+            return answer
+        cast(Connection, request.protocol).refuse_more()
+        error = Overloaded("too many connections are open: use some again, or ask later")
+        return error_answer(error, next(self._engine.ids), close=True)
 
     def _closing(self, answer: web.StreamResponse) -> web.StreamResponse:
         if self._draining and isinstance(answer, Answer):
