@@ -34,6 +34,8 @@ OWN_WORK = 0.3
 """Share of the loop's busy time that hooks must have, or else it is the server itself that keeps the loop busy."""
 FULL_BATCH = 0.8
 """Share of `batch_size` from which on batches are as large as they may be."""
+LEAST_WAIT_MS = 1.0
+"""A wait that is shorter is no bottleneck, though it be most of what a request takes."""
 WORTH = 1.15
 """How many times as much larger batches have to bring, to be advised."""
 
@@ -220,7 +222,7 @@ def _light(figures: Figures, plan: Plan) -> Verdict:
         if figures.in_flight:
             return Verdict("", "none", f"none of {figures.in_flight} requests in flight was finished", "")
         return Verdict("", "none", "every request failed before it reached an op", "")
-    if slowest.in_ms > figures.latency.mean_ms / 2:
+    if slowest.in_ms > max(LEAST_WAIT_MS, figures.latency.mean_ms / 2):
         return _waiting(slowest, node_of(slowest.name, plan), figures)
     first = min(figures.uses, key=lambda use: capacity(use, figures, plan))
     most, at_once = capacity(first, figures, plan), door(figures)

@@ -320,6 +320,14 @@ def test_waiting_for_a_fuller_batch_is_named() -> None:
     assert (judged.kind, judged.knob) == ("queue-bound", "set op.net.max_delay_ms=0")
 
 
+def test_a_wait_of_microseconds_is_no_bottleneck() -> None:
+    ops = tuple(replace(op, in_ms=0.005, prep_ms=0.001, midp_ms=0.0) for op in QUIET.ops)
+    quick = replace(QUIET, ops=ops, latency=Latency(1000, 0.009, {}))
+    assert not verdict(quick, PLAN).limits
+    slow = replace(QUIET, ops=tuple(replace(op, in_ms=6.0) for op in ops))
+    assert verdict(slow, PLAN).kind == "queue-bound"
+
+
 def test_requests_that_all_fail_before_an_op_name_none() -> None:
     ops = tuple(OpFigures(op.name) for op in QUIET.ops)
     judged = verdict(replace(QUIET, ops=ops, outcomes={"bad_request": 5}, in_flight=0), PLAN)
