@@ -108,7 +108,7 @@ def test_half_a_message_and_another_protocols_hello_end_within_the_limit(
 def test_a_byte_at_a_time_is_ended(server: AllWires, wire: str) -> None:
     begins = {
         "http": POST + b"Content-Length: 10000\r\n\r\n",
-        "grpc": H2_HELLO + bytes.fromhex("ff0000000000000000")[:9],
+        "grpc": H2_HELLO + bytes.fromhex("003fff000000000001"),
         "tcp": TCP_HELLO + PREFIX.pack(2, 0, 1, 1, 10_000) + b"\x90",
     }
     with server.connect(wire) as hostile:

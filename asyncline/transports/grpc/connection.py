@@ -132,6 +132,8 @@ class Connection(asyncio.Protocol):
         self._unread = Unread(ticket.guard)
         self._made_at = 0.0
         self._read_at = 0.0
+        #: When a frame last began: one that never ends keeps no connection open.
+        self._begun_at = 0.0
         self._ends_at = 0.0
         #: When the client was asked whether it is there, and has said nothing since.
         self._pinged_at: float | None = None
@@ -142,7 +144,7 @@ class Connection(asyncio.Protocol):
         self._socket = cast(asyncio.Transport, transport)
         self.shared.connections.add(self)
         self._socket.set_write_buffer_limits(self._limits.unread_nbytes)
-        now = self._made_at = self._read_at = self._loop.time()
+        now = self._made_at = self._read_at = self._begun_at = self._loop.time()
         self._alarm.set(now + self._limits.header_s, now)
         if self.shared.is_closing:
             self._socket.close()
@@ -217,7 +219,9 @@ class Connection(asyncio.Protocol):
             return
         try:
             place = self._meter.walk(data, most)
-            turns.spend(self._meter.walked)
+            if self._meter.walked:
+                self._begun_at = self._read_at
+                turns.spend(self._meter.walked)
             events = self._h2.receive_data(data if place == len(data) else memoryview(data)[:place])
             for event in events:
                 handle = _HANDLERS.get(type(event))
@@ -550,7 +554,7 @@ class Connection(asyncio.Protocol):
         """A client that waits for an answer has to be there; one that does not is asked to leave after a while."""
         limits = self._call_limits
         if not self.calls:
-            due = self._read_at + self._limits.keepalive_s
+            due = self._begun_at + self._limits.keepalive_s
             if now >= due and self._state == OPEN:
                 self.leave("idle")
                 return self._ends_at
