@@ -69,6 +69,9 @@ class RequestError(AsynclineError):
     was_refused: bool = False
     """Of an error that a client gets: the request was refused at the door, or on its way there. Nothing was run."""
 
+    was_noted: bool = False
+    """Of a refusal: observers know of it."""
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = str(message)  # a hook may well pass the exception that it caught

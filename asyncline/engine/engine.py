@@ -342,8 +342,9 @@ class Engine:
             raise
 
     def note_rejected(self, error: RequestError) -> None:
-        """Let observers know of a request that was refused before there was an Item."""
-        if self.hooks.rejected:
+        """Let observers know of a request that was refused before there was an Item; once, whoever says so."""
+        if self.hooks.rejected and not error.was_noted:
+            error.was_noted = True
             self.hooks.emit(self.hooks.rejected, str(error.code))
 
     # -- for Runners and Items ------------------------------------------------------------------------

@@ -155,7 +155,6 @@ class Call:
             inbox.feed(data)
         except RequestError as error:
             self._connection.ack(self, nbytes)
-            self._shared.engine.note_rejected(error)
             self.fail(error)
             return
         # A client that streams has to wait until what it sent has been taken.
@@ -313,6 +312,7 @@ class Call:
         if self.is_settled:
             return
         if about is None and isinstance(error, RequestError):
+            self._shared.engine.note_rejected(error)
             about = [("x-data-id", str(next(self._shared.engine.ids))), ("x-refused", "true")]  # nothing was run
         found = trailers(error) + (about or [])
         if isinstance(error, Unsupported):

@@ -48,6 +48,7 @@ class StreamInfer:
     def __init__(self, call: Call, engine: Engine, models: Models) -> None:
         self._call = call
         self._models = models
+        self._engine = engine
         self._reserve = engine.reserve
         self._release = engine.admission.release
         self._streams = engine.graph.streams
@@ -86,6 +87,7 @@ class StreamInfer:
                 raise
         except RequestError as error:
             self._release(nbytes)
+            self._engine.note_rejected(error)
             error.was_refused = True
             self._say(request, error)
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
-from asyncline.errors import NotFound, OpError, Overloaded, RequestError, Unavailable, Unsupported, hook_error
+from asyncline.errors import NotFound, OpError, Overloaded, RequestError, Unsupported, hook_error
 from asyncline.settings import ServiceSettings
 from asyncline.transports.base import Transport
 from asyncline.transports.guard.guard import ConnGuard, Ticket
@@ -143,8 +143,7 @@ class RestTransport(Transport):
                 self._intake.authenticate(request)
             return await page(request)
         except RequestError as error:
-            if not isinstance(error, (Overloaded, Unavailable)):  # those are counted where they are raised
-                self._engine.note_rejected(error)
+            self._engine.note_rejected(error)
             headers = f"Allow: {error.allowed}\r\n" if isinstance(error, MethodNotAllowed) else ""
             if LOG_ID.fullmatch(log_id := request.headers.get("X-Log-Id", "")):
                 headers += f"X-Log-Id: {log_id}\r\n"

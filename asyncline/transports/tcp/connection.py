@@ -279,6 +279,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._reserved = self._reserve(header_nbytes, body_nbytes)
         except RequestError as error:
+            self._engine.note_rejected(error)
             self._refuse(stream, error)
             return False
         return True
@@ -287,15 +288,11 @@ class Connection(asyncio.BufferedProtocol):
         """Take the bytes of a CALL from the budget."""
         engine = self._engine
         nbytes = body_nbytes + HEADER_WEIGHT * header_nbytes
-        try:
-            if engine.state != "ready":
-                raise Unavailable(f"the server is {engine.state}")
-            if len(self._items) >= self._call_limits.max_streams:
-                raise Overloaded(f"{len(self._items)} calls of this connection are in flight, the most allowed")
-            engine.admission.reserve(nbytes)
-        except RequestError as error:
-            engine.note_rejected(error)
-            raise
+        if engine.state != "ready":
+            raise Unavailable(f"the server is {engine.state}")
+        if len(self._items) >= self._call_limits.max_streams:
+            raise Overloaded(f"{len(self._items)} calls of this connection are in flight, the most allowed")
+        engine.admission.reserve(nbytes)
         return nbytes
 
     def _call(self, stream: int, header: bytes, body: memoryview | None) -> None:
@@ -326,6 +323,7 @@ class Connection(asyncio.BufferedProtocol):
             )
         except RequestError as error:
             engine.admission.release(reserved)
+            engine.note_rejected(error)
             self._refuse(stream, error)
         except Exception:
             engine.admission.release(reserved)
