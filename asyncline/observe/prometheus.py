@@ -27,6 +27,7 @@ WINDOW_S = 10
 """Of the shares of time."""
 OUTCOMES = dict.fromkeys(("ok", "op_error", "worker_crashed", "unavailable", "deadline"), 0)
 REASONS = dict.fromkeys(("overloaded", "unavailable"), 0)
+CONNECTIONS = {(wire, reason): 0 for wire in ("rest", "grpc", "tcp") for reason in ("connections", "peer")}
 """There from the first page on: of a series that begins above 0, Prometheus never sees the first increase."""
 
 
@@ -122,7 +123,7 @@ class Metrics:
             (
                 "refused",
                 "Connections that were not let in, by the limit that they were over.",
-                counted.connections_refused,
+                {**CONNECTIONS, **counted.connections_refused},
             ),
         ]
         yield is_open

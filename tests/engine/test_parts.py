@@ -253,23 +253,21 @@ def test_the_guard_names_a_hook_that_keeps_the_interpreter_in_c(caplog: pytest.L
 
         def loop_late(self, op: str, hook: str, share_s: float) -> None:
             late.append((op, hook))
-            told.set()
 
     class Matching(Op):
         async def preprocess(self, text: str) -> str:
             await asyncio.sleep(0)
-            began_at = time.thread_time()
-            while time.thread_time() - began_at < 0.01:
-                pass  # so that the guard has begun to pause
             assert re.match("(a+)+b", text) is None
             return text
 
     async def main() -> None:
         async with Engine(Graph("test", Matching(Request())), observers=[Watching()], blocked_s=0.1) as engine:
-            await engine.submit("a" * 24, timeout=30)  # 0.5 s
-            await told.wait()
+            for _ in range(20):  # where other programs have all cores, the guard may be too late to see it
+                await engine.submit("a" * 24, timeout=30)  # 0.5 s
+                await asyncio.sleep(0.2)
+                if seen:
+                    return
 
-    told = asyncio.Event()
     asyncio.run(main())
     op_name, hook, seconds, stack = seen[0]
     assert (op_name, hook) == ("matching", "preprocess") == late[0]

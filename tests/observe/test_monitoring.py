@@ -160,7 +160,10 @@ def test_labels_in_what_an_alert_says_are_those_of_its_expression(there: dict[st
 
 def test_every_trouble_that_is_counted_has_an_alert() -> None:
     alerted = set(re.findall(r"asyncline_\w+", " ".join(rule["expr"] for rule in rules())))
-    troubles = {"loop_blocked", "workers_lost", "replicas_hung", "otel_requests_lost", "log_lines_left_out", "rejected"}
+    troubles = {
+        "loop_blocked", "workers_lost", "replicas_hung", "otel_requests_lost", "log_lines_left_out", "rejected",
+        "connections_refused",
+    }  # fmt: skip
     assert {f"asyncline_{name}_total" for name in troubles} | {"asyncline_leak", "asyncline_ready"} <= alerted
 
 
