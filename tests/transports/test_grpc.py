@@ -382,13 +382,36 @@ async def test_a_bomb_is_refused_at_the_limit(encoding: str) -> None:
     bomb = deflate.compress(bytes(30 * MB)) + deflate.flush()
     assert len(bomb) < 50_000
     async with serving(echoes(), max_body_mb=1) as door:
+        for path in (RUN, CHAT):
+            raw = await door.raw()
+            stream = raw.call(path, None, grpc_encoding=encoding)
+            for place in range(0, len(data := framed(bomb, 1)), 16_000):
+                raw.h2.send_data(stream, data[place : place + 16_000])
+            raw.h2.end_stream(stream)
+            raw.flush()
+            said = dict((await raw.until(ResponseReceived, stream=stream)).headers)
+            assert (said["grpc-status"], said["x-code"]) == ("8", "too_large")
+            assert said["grpc-message"] == "a message is over the limit of 1000000 bytes once it is inflated"
+            await door.until_empty()
+
+
+async def test_what_a_compressed_message_may_become_is_in_flight_and_then_what_it_is() -> None:
+    look = op(cpu="inline")(lambda value: b"%d" % door.engine.admission.nbytes)
+    async with serving(Graph("test", look(Request()))) as door, door.channel() as channel:
+        for nbytes in (10_000, 10**6):
+            call = channel.unary_unary(RUN)(bytes(nbytes), compression=grpc.Compression.Gzip)
+            assert int(await call) == nbytes
         raw = await door.raw()
-        stream = raw.call(RUN, None, grpc_encoding=encoding)
-        for place in range(0, len(bomb := framed(bomb, 1)), 16_000):
-            raw.h2.send_data(stream, bomb[place : place + 16_000])
+        whole = framed(gzip.compress(bytes(10_000)), 1)
+        stream = raw.call(RUN, None, grpc_encoding="gzip")
+        raw.h2.send_data(stream, whole[:10])
         raw.flush()
-        said = dict((await raw.until(ResponseReceived, stream=stream)).headers)
-        assert (said["grpc-status"], said["x-code"]) == ("8", "too_large")
+        async with asyncio.timeout(20):
+            while door.engine.admission.nbytes != 1033 * (len(whole) - 5):  # noqa: ASYNC110  # as in `until_empty`
+                await asyncio.sleep(0)
+        raw.h2.send_data(stream, whole[10:], end_stream=True)
+        raw.flush()
+        assert (await raw.answer(stream))[0] == framed(b"10000")
 
 
 async def test_a_compressed_message_that_is_none_is_invalid() -> None:

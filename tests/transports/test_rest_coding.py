@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 from asyncline import BadRequest, Graph, Image, Op, Request, op
 from asyncline.errors import RequestError, TooLarge, Unsupported
+from asyncline.transports import inflate
+from asyncline.transports.inflate import ON_LOOP_NBYTES
 from asyncline.transports.rest import coding
 from tests.transports.test_rest import serving
 
@@ -71,18 +75,33 @@ async def test_what_is_not_compressed_well_is_refused(
     assert says in refused.value.message
 
 
-async def test_of_a_bomb_no_more_is_inflated_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths: list[int] = []
-    step = coding._step
+async def test_of_a_bomb_no_more_is_inflated_than_the_limit() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            await coding.inflate(bomb, "gzip", 200_000)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
 
-    def noting(inflater: Any, data: Any, most: int) -> bytes:
-        lengths.append(len(found := step(inflater, data, most)))
+
+@pytest.mark.parametrize("nbytes", [1, ON_LOOP_NBYTES, ON_LOOP_NBYTES + 1, 10**6])
+@pytest.mark.parametrize("level", [0, 9])
+async def test_what_is_long_is_inflated_in_a_thread(nbytes: int, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+    inside = inflate._inflate
+
+    def noting(*args: Any) -> bytes | None:
+        found = inside(*args)
+        if found is not None:
+            threads.append(threading.current_thread() is not threading.main_thread())
         return found
 
-    monkeypatch.setattr(coding, "_step", noting)
-    with pytest.raises(TooLarge):
-        await coding.inflate(gzip.compress(bytes(50_000_000)), "gzip", 200_000)
-    assert lengths == [coding.ON_LOOP_NBYTES, 200_001 - coding.ON_LOOP_NBYTES]
+    monkeypatch.setattr(inflate, "_inflate", noting)
+    data = gzip.compress(bytes(nbytes), level)
+    assert await coding.inflate(data, "gzip", 10**6) == bytes(nbytes)
+    assert threads == [nbytes > ON_LOOP_NBYTES or len(data) > ON_LOOP_NBYTES]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +160,7 @@ async def test_what_a_compressed_body_may_become_is_reserved() -> None:
         data = gzip.compress(HELLO)
         headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         assert (await client.post(data=data, headers=headers)).status == 200
-        assert reserved == [len(data) * coding.DEFLATE_RATIO]
+        assert reserved == [len(data) * inflate.DEFLATE_RATIO]
 
 
 async def test_a_compressed_form_is_refused() -> None:

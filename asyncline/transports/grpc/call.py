@@ -6,9 +6,9 @@ import asyncio
 import hmac
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from grpclib.const import Handler
 from grpclib.exceptions import GRPCError
@@ -30,12 +30,17 @@ from asyncline.transports.grpc import compression
 from asyncline.transports.grpc.head import Head
 from asyncline.transports.grpc.inbox import Bytes, Inbox, Message
 from asyncline.transports.grpc.status import OK, Headers, trailers
+from asyncline.transports.inflate import inflate, inflate_nowait
+from asyncline.transports.threads import in_thread
 
 if TYPE_CHECKING:
     from asyncline.transports.grpc.connection import Connection
 
 log = logging.getLogger("asyncline.grpc")
 
+T = TypeVar("T")
+
+MESSAGE = "a message"
 INITIAL: Headers = [(":status", "200"), ("content-type", "application/grpc")]
 JOINED_NBYTES = 16 * 1024
 """Up to here, copying a message behind its prefix costs less than another frame."""
@@ -93,8 +98,8 @@ class Call:
         #: Bytes of DATA that are here, but for which the client gets no new window yet.
         self._unacked_nbytes = 0
         self._has_initial = False
-        #: Whether an answer is being compressed.
-        self._is_answering = False
+        #: Whether the task is one that waits for a thread, and ends soon.
+        self._is_working = False
         # -- for the connection, what is to be written
         self.out: deque[Bytes] = deque()
         self.out_nbytes = 0
@@ -180,11 +185,28 @@ class Call:
             self._wake()
         else:
             try:
-                handler.func(self, inbox.messages[0].data)
+                self._serve(handler, inbox.messages[0])
             except RequestError as error:
                 self.fail(error)
             except Exception as error:
                 self._failed(error)
+
+    def _serve(self, handler: Handler, message: Message) -> None:
+        """Call a method that is a plain function."""
+        if not message.wbits:
+            handler.func(self, message.data)
+            return
+        inflation = (message.data, message.wbits, self._shared.max_body_nbytes, MESSAGE)
+        data = inflate_nowait(*inflation)
+        if data is None:
+            self.work(partial(inflate, *inflation), partial(self._serve_inflated, handler))
+        else:
+            self._serve_inflated(handler, data)
+
+    def _serve_inflated(self, handler: Handler, data: bytes) -> None:
+        messages = self.inbox.messages
+        messages[0] = self._inflated(messages[0], data)
+        handler.func(self, data)
 
     def gone(self) -> None:
         """Nobody waits for the answer any more, or it is on its way: let go of everything."""
@@ -291,15 +313,33 @@ class Call:
         encoding = self._encoding
         if encoding != compression.IDENTITY and len(message) > compression.LEAST_NBYTES:
             # Off the loop: a message of the largest size takes a tenth of a second.
-            self._is_answering = True
-            self._task = self._shared.spawn(self._answer_compressed(message, about), "asyncline grpc compression")
-            return
-        self._put(0, message)
+            compress = partial(asyncio.to_thread, compression.compress, message, encoding)
+            self.work(compress, partial(self._put_last, 1, about))
+        else:
+            self._put_last(0, about, message)
+
+    def _put_last(self, flag: int, about: Headers | None, message: Bytes) -> None:
+        self._put(flag, message)
         self.finish(about)
 
-    async def _answer_compressed(self, message: Bytes, about: Headers | None) -> None:
-        self._put(1, await asyncio.to_thread(compression.compress, message, self._encoding))
-        self.finish(about)
+    def decode(self, decode: Callable[[Bytes], T], data: Bytes, then: Callable[[T], None]) -> None:
+        """Decode a long message in a thread, and then go on; the call ends with what either raises."""
+        self.work(partial(in_thread, decode, data), then)
+
+    def work(self, work: Callable[[], Awaitable[T]], then: Callable[[T], None]) -> None:
+        """Wait for what threads do, and then go on; the call ends with what either raises."""
+        self._is_working = True
+        self._task = self._shared.spawn(self._work(work, then), f"asyncline grpc {self.head.path} in a thread")
+
+    async def _work(self, work: Callable[[], Awaitable[T]], then: Callable[[T], None]) -> None:
+        try:
+            then(await work())
+        except RequestError as error:
+            self.fail(error)
+        except Exception as error:
+            self._failed(error)
+        except asyncio.CancelledError:
+            self.fail(Unavailable("the server is stopping"))  # if not the client left
 
     def finish(self, about: Headers | None = None) -> None:
         """End the call well."""
@@ -368,7 +408,7 @@ class Call:
 
     def stop(self) -> None:
         """The server is stopping, and what is in flight has its outcome: end a call that has no end of its own."""
-        if self._task is not None and not self._is_answering:
+        if self._task is not None and not self._is_working:
             self._task.cancel()
 
     async def receive(self) -> Message | None:
@@ -387,7 +427,19 @@ class Call:
         if not messages and self._unacked_nbytes:
             nbytes, self._unacked_nbytes = self._unacked_nbytes, 0
             self._connection.ack(self, nbytes)
-        return found
+        if not found.wbits:
+            return found
+        try:
+            data = await inflate(found.data, found.wbits, self._shared.max_body_nbytes, MESSAGE)
+        except BaseException:
+            self._shared.engine.admission.release(found.nbytes)
+            raise
+        return self._inflated(found, data)
+
+    def _inflated(self, message: Message, data: bytes) -> Message:
+        """The same message as it was, and no more of the budget than it takes."""
+        self._shared.engine.admission.release(message.nbytes - len(data))
+        return Message(data, len(data))
 
     async def recv_message(self) -> Any:
         """The client's next message, of the handler's `request_type`: parsed, or bytes. None after the last."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
 
-from asyncline.errors import BadRequest, TooLarge, Unsupported
-
-if TYPE_CHECKING:
-    from zlib import _Decompress
+from asyncline.errors import BadRequest, Unsupported
+from asyncline.transports.inflate import GZIP, ZLIB
 
 IDENTITY = "identity"
-_WBITS = {"gzip": 31, "deflate": 15}
-"""Of zlib: in the wrapping of gzip, and in its own, which is what gRPC calls deflate."""
+_WBITS = {"gzip": GZIP, "deflate": ZLIB}
 ACCEPTED = ",".join((IDENTITY, *_WBITS))
 """For `grpc-accept-encoding`."""
 LEAST_NBYTES = 1024
@@ -36,32 +32,11 @@ def compress(message: bytes | memoryview, encoding: str) -> bytes:
     return deflate.compress(message) + deflate.flush()
 
 
-class Inflator:
-    """Inflates one message as it comes; never to more than `max_nbytes`."""
+def wbits_of(encoding: str) -> int:
+    """For `inflate`.
 
-    def __init__(self, encoding: str, max_nbytes: int) -> None:
-        if encoding not in _WBITS:
-            raise BadRequest("a message is marked as compressed, but no grpc-encoding says how")
-        self._inflate: _Decompress = zlib.decompressobj(_WBITS[encoding])
-        self._max_nbytes = max_nbytes
-        self._left = max_nbytes
-
-    def feed(self, data: bytes | memoryview) -> bytes:
-        """Inflate some more.
-
-        :raises TooLarge: it is over the limit now.
-        :raises BadRequest: it is not of the encoding.
-        """
-        try:
-            found = self._inflate.decompress(data, self._left + 1)
-        except zlib.error:
-            raise BadRequest("a message is not of the grpc-encoding that was said") from None
-        self._left -= len(found)
-        if self._left < 0:
-            raise TooLarge(f"a message inflates to more than the limit of {self._max_nbytes} bytes")
-        return found
-
-    def finish(self) -> None:
-        """:raises BadRequest: what was fed is less than a message, or more."""
-        if not self._inflate.eof or self._inflate.unused_data:
-            raise BadRequest("a compressed message is cut off, or more than one")
+    :raises BadRequest: it is none.
+    """
+    if encoding not in _WBITS:
+        raise BadRequest("a message is marked as compressed, but no grpc-encoding says how")
+    return _WBITS[encoding]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from asyncline.errors import BadRequest, TooLarge
-from asyncline.transports.grpc.compression import Inflator
+from asyncline.transports.grpc.compression import wbits_of
+from asyncline.transports.inflate import most_inflated
 
 PREFIX_NBYTES = 5
 
@@ -17,7 +18,9 @@ Bytes = bytes | memoryview
 class Message(NamedTuple):
     data: Bytes
     nbytes: int
-    """Of the budget, taken for it."""
+    """Of the budget, taken for it, and for what it may inflate to."""
+    wbits: int = 0
+    """Of zlib, for one that is compressed."""
 
 
 class Inbox:
@@ -27,8 +30,8 @@ class Inbox:
     :param release: gives them back.
     """
 
-    __slots__ = ("_body", "_encoding", "_inflator", "_left", "_max_nbytes", "_prefix", "_release", "_reserve",
-                 "_reserved", "messages")  # fmt: skip
+    __slots__ = ("_body", "_encoding", "_left", "_max_nbytes", "_prefix", "_release", "_reserve", "_reserved", "_wbits",
+                 "messages")  # fmt: skip
 
     def __init__(
         self, max_nbytes: int, encoding: str, reserve: Callable[[int], None], release: Callable[[int], None]
@@ -41,7 +44,7 @@ class Inbox:
         self._body: bytearray | None = None
         #: Bytes that the message in `_body` still wants, as it is sent.
         self._left = 0
-        self._inflator: Inflator | None = None
+        self._wbits = 0
         self._reserved = 0
         #: Those that are whole.
         self.messages: deque[Message] = deque()
@@ -76,7 +79,9 @@ class Inbox:
                     self._body, self._reserved = None, 0
                     place += nbytes
                     continue
-            self._take(memoryview(data)[place : place + self._left])
+            body = self._body
+            assert body is not None
+            body += memoryview(data)[place : place + self._left]
             place += self._left
             self._left = max(0, place - end)
             if not self._left:
@@ -87,32 +92,19 @@ class Inbox:
             raise BadRequest("what was sent is no gRPC message")
         if nbytes > self._max_nbytes:
             raise TooLarge(f"a message of {nbytes} bytes is over the limit of {self._max_nbytes}")
-        self._reserve(nbytes)
-        self._reserved = self._left = nbytes
+        self._wbits = wbits_of(self._encoding) if flag else 0
+        to_reserve = nbytes + min(most_inflated(nbytes), self._max_nbytes) if flag else nbytes
+        self._reserve(to_reserve)
+        self._reserved, self._left = to_reserve, nbytes
         self._body = bytearray()
-        self._inflator = Inflator(self._encoding, self._max_nbytes) if flag else None
-
-    def _take(self, data: memoryview) -> None:
-        assert self._body is not None
-        if self._inflator is None:
-            self._body += data
-            return
-        inflated = self._inflator.feed(data)
-        more = len(self._body) + len(inflated) - self._reserved
-        if more > 0:
-            self._reserve(more)
-            self._reserved += more
-        self._body += inflated
 
     def _finish(self) -> None:
         assert self._body is not None
-        if self._inflator is not None:
-            self._inflator.finish()
-        self.messages.append(Message(memoryview(self._body).toreadonly(), self._reserved))
-        self._body, self._inflator, self._reserved = None, None, 0
+        self.messages.append(Message(memoryview(self._body).toreadonly(), self._reserved, self._wbits))
+        self._body, self._reserved = None, 0
 
     def clear(self) -> None:
         """Forget everything, and give back what was taken for it."""
         self._release(self._reserved + sum(message.nbytes for message in self.messages))
-        self._body, self._inflator, self._reserved, self._prefix = None, None, 0, b""
+        self._body, self._reserved, self._prefix = None, 0, b""
         self.messages.clear()

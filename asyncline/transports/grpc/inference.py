@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from grpclib.const import Cardinality, Handler
 
@@ -14,7 +15,7 @@ from asyncline.transports.grpc.inbox import Bytes
 from asyncline.transports.grpc.service import Service
 from asyncline.transports.grpc.stream_infer import StreamInfer, options_of
 from asyncline.transports.oip import Models
-from asyncline.wire.oip import grpc, grpc_metadata, grpc_models, native
+from asyncline.wire.oip import InferRequest, grpc, grpc_metadata, grpc_models, native
 from asyncline.wire.oip.descriptor import DESCRIPTOR
 from asyncline.wire.oip.schema import method
 
@@ -62,16 +63,26 @@ class Inference(Service):
         return mapping
 
     def _infer(self, call: Call, data: Bytes) -> None:
-        models = self._models
-        scale = models.scale()
+        if grpc.takes_long(data):
+            call.decode(self._read, data, partial(self._run, call))
+        else:
+            self._run(call, self._read(data))
+
+    def _read(self, data: Bytes) -> tuple[InferRequest, Any, int]:
+        """The request, its payload and what that weighs."""
+        scale = self._models.scale()
         request = grpc.decode_request(data, scale)
-        payload = models.payload(request, scale)
+        return request, self._models.payload(request, scale), scale.nbytes
+
+    def _run(self, call: Call, read: tuple[InferRequest, Any, int]) -> None:
+        request, payload, weight = read
+        models = self._models
         if self._engine.graph.streams and not native.is_native(request.parameters):
             raise Unsupported(f"model {request.model_name!r} answers in parts: infer it by ModelStreamInfer")
         call.run(
             payload,
             lambda item: grpc.encode_response(models.response(request, item)),
-            weight=scale.nbytes,
+            weight=weight,
             **options_of(call, models, request),
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from grpclib.const import Cardinality, Handler
 
@@ -12,7 +14,8 @@ from asyncline.transports.grpc.call import Call
 from asyncline.transports.grpc.inbox import Bytes
 from asyncline.transports.grpc.service import Service
 from asyncline.transports.paddle import Pipeline
-from asyncline.wire.paddle import BadPackage, grpc
+from asyncline.transports.threads import LARGE_NBYTES
+from asyncline.wire.paddle import BadPackage, PipelineRequest, grpc
 from asyncline.wire.weight import Scale
 
 
@@ -32,21 +35,33 @@ class PaddleService(Service):
         return {grpc.METHOD: Handler(self._inference, Cardinality.UNARY_UNARY, bytes, bytes)}
 
     def _inference(self, call: Call, data: Bytes) -> None:
-        pipeline, scale = self._pipeline, Scale(self._max_decoded)
+        if len(data) > LARGE_NBYTES:
+            call.decode(self._read, data, partial(self._run, call))
+        else:
+            self._run(call, self._read(data))
+
+    def _read(self, data: Bytes) -> RequestError | tuple[PipelineRequest, Any, int]:
+        """The request, its payload and what that weighs; or why it fits nothing here."""
+        scale = Scale(self._max_decoded)
         try:
             request = grpc.decode_request(data, scale)
         except BadPackage as error:
-            self._misfit(call, error)
-            return
+            return error
         try:
-            payload = pipeline.payload(request, scale)
+            return request, self._pipeline.payload(request, scale), scale.nbytes
         except RequestError as error:
-            self._misfit(call, error)
+            return error
+
+    def _run(self, call: Call, read: RequestError | tuple[PipelineRequest, Any, int]) -> None:
+        if isinstance(read, RequestError):
+            self._misfit(call, read)
             return
+        request, payload, weight = read
+        pipeline = self._pipeline
         call.run(
             payload,
             lambda item: pipeline.answer(request, item, grpc.encode_response),
-            weight=scale.nbytes,
+            weight=weight,
             log_id=pipeline.log_id(request) or None,
         )
 

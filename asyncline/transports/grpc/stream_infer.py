@@ -14,6 +14,7 @@ from asyncline.transports.grpc.call import Call, Options
 from asyncline.transports.grpc.inbox import Message
 from asyncline.transports.grpc.status import status_of
 from asyncline.transports.oip import Models
+from asyncline.transports.threads import in_thread
 from asyncline.wire.oip import InferRequest, InferResponse, grpc, native
 
 MOST_IN_FLIGHT = 256
@@ -61,18 +62,22 @@ class StreamInfer:
     async def run(self) -> None:
         call = self._call
         while (message := await call.receive()) is not None:
-            self._start(message)
+            await self._start(message)
             if call.out_nbytes > UNREAD_NBYTES:
                 await call.written()
             await self._until_below(MOST_IN_FLIGHT)
         await self._until_below(1)
 
-    def _start(self, message: Message) -> None:
+    async def _start(self, message: Message) -> None:
         request, nbytes = InferRequest(()), message.nbytes
         try:
             scale = self._models.scale()
-            request = grpc.decode_request(message.data, scale)
-            payload = self._models.payload(request, scale)
+            if grpc.takes_long(message.data):
+                request = await in_thread(grpc.decode_request, message.data, scale)
+                payload = await in_thread(self._models.payload, request, scale)
+            else:
+                request = grpc.decode_request(message.data, scale)
+                payload = self._models.payload(request, scale)
             if scale.nbytes:
                 self._reserve(scale.nbytes, nbytes)
                 nbytes += scale.nbytes
@@ -90,6 +95,9 @@ class StreamInfer:
             self._engine.note_rejected(error)
             error.was_refused = True
             self._say(request, error)
+        except BaseException:
+            self._release(nbytes)
+            raise
 
     def _part(self, request: InferRequest, item: Item, part: Any) -> None:
         self._answer(request, part, final=False)

@@ -27,6 +27,7 @@ from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
 from asyncline.errors import BadRequest, TooLarge, Unauthenticated, Unavailable
 from asyncline.settings import ServiceSettings
+from asyncline.transports.inflate import most_inflated
 from asyncline.transports.rest import coding
 from asyncline.transports.rest.answer import id_lines, trace_lines
 from asyncline.transports.rest.connection import Connection
@@ -34,9 +35,6 @@ from asyncline.transports.timing import Timing
 from asyncline.wire.oip.rest import room
 from asyncline.wire.traceparent import TRACEPARENT
 from asyncline.wire.weight import Scale
-
-LARGE_NBYTES = 256 * 1024
-"""Bodies over this size are decoded in a thread."""
 
 LOG_ID = re.compile(r"[\x20-\x7e]{1,128}")
 
@@ -87,7 +85,7 @@ class Intake:
         elif nbytes > self.max_body:
             raise TooLarge(f"a body of {nbytes} bytes is over the limit of {self.max_body}")
         elif "Content-Encoding" in request.headers:
-            nbytes = min(coding.most_inflated(nbytes), self.max_body)
+            nbytes = min(most_inflated(nbytes), self.max_body)
         engine.reserve(nbytes)
         return nbytes
 

@@ -14,7 +14,6 @@ nothing to unregister either, which is as clients want it who make sure before t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,8 +24,9 @@ from asyncline.engine.item import Item
 from asyncline.errors import BadRequest, NotFound, RequestError, TooLarge, hook_error, public_message
 from asyncline.transports.oip import Models
 from asyncline.transports.rest.answer import JSON, Answer, PartedAnswer, error_answer
-from asyncline.transports.rest.intake import LARGE_NBYTES, LOG_ID, Intake
+from asyncline.transports.rest.intake import LOG_ID, Intake
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
+from asyncline.transports.threads import in_thread
 from asyncline.wire import json
 from asyncline.wire.oip import InferRequest, rest, rest_metadata
 from asyncline.wire.weight import Scale
@@ -151,11 +151,11 @@ class OipRoutes(Routes):
             if body is None:
                 body = await intake.body(request, _guess(length))
             header_nbytes = rest.parse_header_length(length, len(body))
-            if (len(body) if header_nbytes is None else header_nbytes) > LARGE_NBYTES:
-                asked = await asyncio.to_thread(self._decode, body, header_nbytes, name, version, scale)
+            if rest.takes_long(body, header_nbytes):
+                asked, payload = await in_thread(self._decode, body, header_nbytes, name, version, scale)
             else:
-                asked = self._decode(body, header_nbytes, name, version, scale)
-            payload, options = models.payload(asked, scale), models.options(asked)
+                asked, payload = self._decode(body, header_nbytes, name, version, scale)
+            options = models.options(asked)
             reserved = intake.decoded(scale, reserved)
             item = intake.begin(
                 headers,
@@ -174,12 +174,15 @@ class OipRoutes(Routes):
 
     def _decode(
         self, body: bytes | memoryview, header_nbytes: int | None, name: str, version: str, scale: Scale
-    ) -> InferRequest:
+    ) -> tuple[InferRequest, Any]:
+        """The request, and the payload that it is."""
         if header_nbytes == 0 and len(body):
             metadata = self._models.raw_input(name, version)
             batches = self._models.batches
-            return rest.decode_raw_request(body, metadata, batches=batches, model_name=name, model_version=version)
-        return rest.decode_request(body, header_nbytes, scale, model_name=name, model_version=version)
+            asked = rest.decode_raw_request(body, metadata, batches=batches, model_name=name, model_version=version)
+        else:
+            asked = rest.decode_request(body, header_nbytes, scale, model_name=name, model_version=version)
+        return asked, self._models.payload(asked, scale)
 
     def _answer(self, asked: InferRequest, item: Item, sent: Mapping[str, str]) -> Answer:
         headers = self._intake.about(item, sent)

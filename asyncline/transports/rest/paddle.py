@@ -7,7 +7,6 @@ error in the gateway's words.
 
 from __future__ import annotations
 
-import asyncio
 from functools import lru_cache
 from typing import Any
 
@@ -18,8 +17,9 @@ from asyncline.errors import RequestError, public_message
 from asyncline.graph.graph import RESERVED
 from asyncline.transports.paddle import Pipeline
 from asyncline.transports.rest.answer import JSON, Answer, error_answer
-from asyncline.transports.rest.intake import LARGE_NBYTES, Intake
+from asyncline.transports.rest.intake import Intake
 from asyncline.transports.rest.routes import Routes
+from asyncline.transports.threads import LARGE_NBYTES, in_thread
 from asyncline.wire.paddle import BadPackage, PipelineRequest, rest
 from asyncline.wire.weight import Scale
 
@@ -84,7 +84,7 @@ class PaddleRoute(Routes):
                 body = bytes(await intake.body(request))
             try:
                 if len(body) > LARGE_NBYTES:
-                    call, payload = await asyncio.to_thread(self._read, body, name, method, scale)
+                    call, payload = await in_thread(self._read, body, name, method, scale)
                 else:
                     call, payload = self._read(body, name, method, scale)
                 reserved = intake.decoded(scale, reserved)

@@ -24,10 +24,11 @@ from asyncline.transports.rest.body import BodyDecoder
 from asyncline.transports.rest.coding import LEAST_NBYTES
 from asyncline.transports.rest.connection import Connection
 from asyncline.transports.rest.events import EVENTS, EventStream
-from asyncline.transports.rest.intake import LARGE_NBYTES, LOG_ID, Intake
+from asyncline.transports.rest.intake import LOG_ID, Intake
 from asyncline.transports.rest.openapi import openapi
 from asyncline.transports.rest.paddle import PaddleRoute
 from asyncline.transports.rest.routes import MethodNotAllowed, Routes
+from asyncline.transports.threads import LARGE_NBYTES, in_thread
 from asyncline.wire import json, msgpack
 from asyncline.wire.weight import Scale
 
@@ -203,7 +204,7 @@ class RestTransport(Transport):
                 if body is None:
                     body = bytes(await intake.body(request))
                 if len(body) > LARGE_NBYTES:
-                    payload = await asyncio.to_thread(self._decoder.decode, body, kind, scale)
+                    payload = await in_thread(self._decoder.decode, body, kind, scale)
                 else:
                     payload = self._decoder.decode(body, kind, scale)
             reserved = intake.decoded(scale, reserved)

@@ -47,6 +47,8 @@ _INPUTS, _OUTPUTS, _TENSOR_CONTENTS = 5, 6, 5
 
 MANY_NBYTES = 4096
 """Of what is not raw; the numbers of larger messages are not handed through protobuf, which makes objects of them."""
+LARGE_NBYTES = 256 * 1024
+"""Messages over this size are read in a thread, where it is not only raw numbers that they have."""
 MOST_HEAD_NBYTES = 128 * 1024
 """Of a request without its tensors' data: names, shapes and parameters, of which protobuf makes objects."""
 _STRING = 128
@@ -71,6 +73,18 @@ def encode_request(request: InferRequest) -> bytes:
     for output in request.outputs:
         _write_parameters(head.outputs.add(name=output.name).parameters, output.parameters)
     return _joined(head, _RAW_INPUT, _write_tensors("input", head.inputs, request.inputs))
+
+
+def takes_long(data: bytes | memoryview) -> bool:
+    """Whether to read a ModelInferRequest is too much for a turn of the loop: raw numbers are only looked at, others
+    are not.
+
+    :raises BadRequest: it is malformed.
+    """
+    if len(data) <= LARGE_NBYTES:
+        return False
+    rest, _ = protobuf.cut(data, _RAW_INPUT)
+    return len(rest) > LARGE_NBYTES or b"BYTES" in rest
 
 
 def decode_request(data: bytes | memoryview, scale: Scale | None = None) -> InferRequest:

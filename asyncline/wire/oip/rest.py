@@ -84,6 +84,14 @@ def room(nbytes: int, header_nbytes: int | None = None) -> memoryview:
     return memory[pad : pad + nbytes].data
 
 
+def takes_long(body: Buffer, header_nbytes: int | None) -> bool:
+    """Whether to read a request is too much for a turn of the loop: raw numbers are only looked at, others are not."""
+    if len(body) <= LARGE_NBYTES:
+        return False
+    size = len(body) if header_nbytes is None else header_nbytes
+    return size > LARGE_NBYTES or not size or b"BYTES" in bytes(body[:size])
+
+
 # -- inference
 
 
