@@ -27,7 +27,7 @@ _WIDE = 4
 _MARKS = tuple(zip(b'{[,:"', (88, 72, 40, 40, 40), strict=True))
 """Of JSON: what each stands for, together with what else there has to be."""
 _NUMBER = 40
-_MAP, _ENTRY, _LIST, _ELEMENT = 184, 160, 64, 80
+_MAP, _ENTRY, _LIST, _ELEMENT = 64, 160, 64, 80
 """Of msgpack."""
 
 
