@@ -10,7 +10,7 @@ from typing import Any
 import msgpack as reference
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncline.errors import TooLarge
@@ -46,7 +46,11 @@ HOSTILE: dict[str, Any] = {
 
 
 def become_nbytes(decode: Callable[[], Any]) -> int:
-    """What there is more when it is decoded."""
+    """What there is more when it is decoded; the least of a few times, as other threads make objects too."""
+    return min(_become_nbytes(decode) for _ in range(3))
+
+
+def _become_nbytes(decode: Callable[[], Any]) -> int:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -84,6 +88,7 @@ def test_no_value_is_more_than_it_weighs(value: Any) -> None:
     assert weight(lambda scale: msgpack.decode(packed, scale)) >= become_nbytes(lambda: msgpack.decode(packed))
 
 
+@settings(max_examples=50)
 @given(VALUES)
 def test_no_value_is_more_than_it_weighs_whatever_it_is(value: Any) -> None:
     value = [value] * (2 * LEAST_NBYTES // len(orjson.dumps(value)) + 1)
