@@ -14,6 +14,7 @@
     status.py       outcomes as statuses
     meter.py        frames counted before anything is done for them
     http2.py        h2's connection, with what a server of many calls has to have otherwise
+    shared.py       Shared: what the connections of one transport have in common
     limits.py       Limits: what one connection may take
 
     socket → Meter → h2 → Inbox → Call → Engine.begin → Item → trailers → one write for all of a turn of the loop

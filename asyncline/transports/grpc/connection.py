@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
-from grpclib.const import Handler
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -22,21 +21,14 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from asyncline.engine.alarm import Alarm
-from asyncline.engine.engine import Engine
-from asyncline.engine.item import Item
 from asyncline.errors import SlowClient
-from asyncline.settings import ServiceSettings
 from asyncline.transports.grpc.call import Call
-from asyncline.transports.grpc.head import Head, NotGrpc, read
+from asyncline.transports.grpc.head import NotGrpc, read
 from asyncline.transports.grpc.http2 import ServerConnection
-from asyncline.transports.grpc.limits import CallLimits
 from asyncline.transports.grpc.meter import PREFACE, Abuse, Meter
-from asyncline.transports.grpc.status import Headers
+from asyncline.transports.grpc.shared import Shared
 from asyncline.transports.guard.guard import Ticket
-from asyncline.transports.guard.limits import Limits
-from asyncline.transports.guard.turns import Turns
 from asyncline.transports.guard.unread import Unread
-from asyncline.transports.timing import Timing, trace_headers
 
 log = logging.getLogger("asyncline.grpc")
 
@@ -51,55 +43,6 @@ HTTP1 = (
 NEW, OPEN, LEAVING, ENDING, LOST = range(5)
 """States of a connection, in order: no preface yet; calls are taken; GOAWAY has been said and those that are there are
 finished; nothing is taken in any more; the socket is gone."""
-
-
-class Shared:
-    """What the connections of one transport have in common.
-
-    :param methods: by path.
-    :param open_methods: paths of those that need no token.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        settings: ServiceSettings,
-        limits: Limits,
-        call_limits: CallLimits,
-        methods: Mapping[str, Handler],
-        open_methods: frozenset[str],
-    ) -> None:
-        self.engine = engine
-        self.settings = settings
-        self.limits = limits
-        self.call_limits = call_limits
-        self.turns = Turns(call_limits.turn_burst)
-        self.methods = methods
-        self.open_methods = open_methods
-        self.max_body_nbytes = settings.max_body_nbytes
-        self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
-        self.connections: set[Connection] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.is_closing = False
-        #: Resolved when the last connection is lost.
-        self.empty: asyncio.Future[None] | None = None
-        self._timing = Timing(engine.plan)
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a method; none raises."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    def about(self, item: Item, head: Head) -> Headers:
-        """What the trailers say of an Item: its ids, where its time went, and where its timeline is, if asked."""
-        found = [("x-data-id", str(item.data_id)), ("server-timing", self._timing.text(item))]
-        if item.log_id:
-            found.append(("x-log-id", item.log_id))
-        if head.wants_trace:
-            found += [(name.lower(), value) for name, value in trace_headers(item)]
-        return found
 
 
 class Connection(asyncio.Protocol):
@@ -146,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._socket.set_write_buffer_limits(self._limits.unread_nbytes)
         now = self._made_at = self._read_at = self._begun_at = self._loop.time()
         self._alarm.set(now + self._limits.header_s, now)
-        if self.shared.is_closing:
+        if self.shared.connections.is_closing:
             self._socket.close()
 
     def data_received(self, data: bytes) -> None:
@@ -187,10 +130,7 @@ class Connection(asyncio.Protocol):
         self._unread.end()
         self._forget()
         self._ticket.close()
-        connections, empty = self.shared.connections, self.shared.empty
-        connections.discard(self)
-        if empty is not None and not connections and not empty.done():
-            empty.set_result(None)
+        self.shared.connections.discard(self)
 
     # -- frames -------------------------------------------------------------------------------------
 

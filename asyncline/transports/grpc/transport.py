@@ -10,11 +10,12 @@ from grpclib.const import Handler
 from asyncline.engine.engine import Engine
 from asyncline.settings import ServiceSettings
 from asyncline.transports.base import Transport
-from asyncline.transports.grpc.connection import Connection, Shared
+from asyncline.transports.grpc.connection import Connection
 from asyncline.transports.grpc.health import Health
 from asyncline.transports.grpc.limits import CallLimits
 from asyncline.transports.grpc.reflection import Reflection
 from asyncline.transports.grpc.service import Service
+from asyncline.transports.grpc.shared import Shared
 from asyncline.transports.guard.guard import ConnGuard, Ticket
 from asyncline.transports.guard.listener import Listener
 
@@ -62,23 +63,16 @@ class GrpcTransport(Transport):
         return frozenset(self._shared.connections)
 
     def close(self) -> None:
-        self._shared.is_closing = True
+        self._shared.connections.is_closing = True
         self._listener.close()
-        for connection in self.connections:
+        for connection in self._shared.connections:
             connection.leave()
 
     async def wait_closed(self) -> None:
         await self._listener.wait_closed()
         shared = self._shared
-        for connection in self.connections:
+        for connection in shared.connections:
             connection.stop()
         if shared.tasks:
             await asyncio.wait(tuple(shared.tasks))
-        if not shared.connections:
-            return
-        shared.empty = asyncio.get_running_loop().create_future()
-        # Twice: until a client has closed its end, or is closed, and until its last answer is out.
-        await asyncio.wait([shared.empty], timeout=2 * self._guard.limits.linger_s)
-        for connection in self.connections:
-            connection.abort("stopping")
-        await shared.empty
+        await shared.connections.wait_closed(self._guard.limits.linger_s)

@@ -1,10 +1,11 @@
 """The connection guard: who may connect, and when a connection is ended. One for all transports of a server.
 
-    limits.py    Limits: the figures, in time, bytes and connections
-    guard.py     ConnGuard: counts connections, in all and of each peer; Ticket: one that is counted
-    listener.py  Listener: the listening sockets of one transport; accepts while there are descriptors
-    turns.py     Turns: how much of one wire's work is done in one turn of the loop
-    unread.py    Unread: what was written to a client that does not read, as bytes in flight
+    limits.py       Limits: the figures, in time, bytes and connections
+    connections.py  Connections: those of one transport that are open
+    guard.py        ConnGuard: counts connections, in all and of each peer; Ticket: one that is counted
+    listener.py     Listener: the listening sockets of one transport; accepts while there are descriptors
+    turns.py        Turns: how much of one wire's work is done in one turn of the loop
+    unread.py       Unread: what was written to a client that does not read, as bytes in flight
 
     socket → Listener → ConnGuard.admit → Ticket → protocol → ... → Ticket.close
              TLS, within header_s                  every phase has a time; what takes longer ends the connection

@@ -10,7 +10,6 @@ from functools import partial
 from typing import cast
 
 from asyncline.engine.alarm import Alarm
-from asyncline.engine.engine import Engine
 from asyncline.engine.item import Item
 from asyncline.errors import (
     BadRequest,
@@ -23,16 +22,12 @@ from asyncline.errors import (
     Unavailable,
     hook_error,
 )
-from asyncline.settings import ServiceSettings
 from asyncline.transports.guard.guard import Ticket
-from asyncline.transports.guard.limits import Limits
-from asyncline.transports.guard.turns import Turns
 from asyncline.transports.guard.unread import Unread
-from asyncline.transports.tcp.limits import CallLimits
 from asyncline.transports.tcp.parts import PartsOut
+from asyncline.transports.tcp.shared import Shared
 from asyncline.wire.frame import decoder, messages
 from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
-from asyncline.wire.frame.values import Encoder
 from asyncline.wire.weight import Scale
 
 log = logging.getLogger("asyncline.tcp")
@@ -41,34 +36,10 @@ HEADER_WEIGHT = 64
 """What a byte of msgpack may become in memory: an empty map."""
 JOINED_NBYTES = 64 * 1024
 """Up to here, copying what is to be written into one piece costs less than writing it in several."""
-SCRATCH_NBYTES = 32 * 1024
 
 NEW, OPEN, ENDING, CLOSING, LOST = range(5)
 """States of a connection, in order: no HELLO yet; calls are taken; GOAWAY has been said and nothing is taken in any
 more; the socket is closed, once the client has read what is written; the socket is gone."""
-
-
-class Shared:
-    """What the connections of one transport have in common."""
-
-    def __init__(self, engine: Engine, settings: ServiceSettings, limits: Limits, call_limits: CallLimits) -> None:
-        self.engine = engine
-        self.settings = settings
-        self.limits = limits
-        self.call_limits = call_limits
-        self.turns = Turns(call_limits.turn_burst)
-        self.max_body_nbytes = settings.max_body_nbytes
-        self.max_weight = settings.max_decoded_nbytes
-        self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
-        self.connections: set[Connection] = set()
-        self.is_closing = False
-        #: Resolved when the last connection is lost.
-        self.empty: asyncio.Future[None] | None = None
-        self.encoder = Encoder(copy=True)
-        #: What is read goes here first. Nothing stays between reads, so that one is enough for all connections.
-        self.scratch = memoryview(bytearray(SCRATCH_NBYTES))
-        hello = messages.ServerHello(engine.graph.name, self.max_body_nbytes, call_limits.max_streams)
-        self.hello = messages.encode_hello(hello)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -122,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self._socket.set_write_buffer_limits(self._limits.unread_nbytes)
         now = self._made_at = self._read_at = self._loop.time()
         self._alarm.set(now + self._limits.header_s, now)
-        if self._shared.is_closing:
+        if self._shared.connections.is_closing:
             self._socket.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -170,10 +141,7 @@ class Connection(asyncio.BufferedProtocol):
         self._unread.end()
         self._forget()
         self._ticket.close()
-        connections, empty = self._shared.connections, self._shared.empty
-        connections.discard(self)
-        if empty is not None and not connections and not empty.done():
-            empty.set_result(None)
+        self._shared.connections.discard(self)
 
     # -- frames -------------------------------------------------------------------------------------
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from asyncline.engine.engine import Engine
 from asyncline.errors import Unavailable
 from asyncline.settings import ServiceSettings
 from asyncline.transports.base import Transport
 from asyncline.transports.guard.guard import ConnGuard, Ticket
 from asyncline.transports.guard.listener import Listener
-from asyncline.transports.tcp.connection import Connection, Shared
+from asyncline.transports.tcp.connection import Connection
 from asyncline.transports.tcp.limits import CallLimits
+from asyncline.transports.tcp.shared import Shared
 
 
 class TcpTransport(Transport):
@@ -48,18 +47,11 @@ class TcpTransport(Transport):
         return frozenset(self._shared.connections)
 
     def close(self) -> None:
-        self._shared.is_closing = True
+        self._shared.connections.is_closing = True
         self._listener.close()
-        for connection in self.connections:
+        for connection in self._shared.connections:
             connection.leave(Unavailable("the server is stopping"))
 
     async def wait_closed(self) -> None:
         await self._listener.wait_closed()
-        if not self.connections:
-            return
-        self._shared.empty = asyncio.get_running_loop().create_future()
-        # Twice: until a client has closed its end, or is closed, and until its last answer is out.
-        await asyncio.wait([self._shared.empty], timeout=2 * self._guard.limits.linger_s)
-        for connection in self.connections:
-            connection.abort("stopping")
-        await self._shared.empty
+        await self._shared.connections.wait_closed(self._guard.limits.linger_s)
