@@ -17,6 +17,8 @@ Told = dict[str, float]
 
 STAGES = {"in": "wait", "prep": "pre", "midp": "mid", "postp": "post", "out": "out"}
 """As tracer and dashboard call them, and as `/metrics` does."""
+_IDS = "Error req"
+"""Not a figure, though one id looks like one."""
 _NAMES = {"ave": "mean ms", "QPS": "qps", "Succ": "success", "Query count": "requests", "batch size": "batch size"}
 _HEADLINE = "TRACER"
 
@@ -77,7 +79,7 @@ def blocks(text: str) -> list[tuple[Told, str]]:
             found[-1] = found[-1][0], message
         elif (match := re.match(r"(?:Op\((\w+)\)|DAGExecutor):", message)) is not None:
             op = f"{match[1]} " if match[1] else ""
-        elif (match := re.fullmatch(r"\t+([^\[]+)\[([\d.]+)( ms| q/s)?]", message)) is not None:
+        elif (match := re.fullmatch(r"\t+([^\[]+)\[([\d.]+)( ms| q/s)?]", message)) is not None and match[1] != _IDS:
             told, name = found[-1][0], match[1]
             told[f"{op}{_named(name, match[3])}"] = float(match[2])
         elif (match := re.fullmatch(r"\tqueue\[\d+ now, (\d+) at most]", message)) is not None:

@@ -21,6 +21,7 @@ from asyncline.observe.observing import Observing
 from asyncline.settings import Source, merge
 from asyncline.testing import SimulatedLanes, run_virtual, virtual_engine
 from asyncline.tools import top
+from loadtest.agree_read import blocks
 from loadtest.agree_story import Story
 
 
@@ -142,6 +143,11 @@ def test_whoever_tells_something_else_is_found(story: Story, source: str, true: 
     said = getattr(story, source)
     assert true in said
     assert dataclasses.replace(story, **{source: said.replace(true, false, 1)}).differences()
+
+
+def test_the_id_of_a_failed_request_is_no_figure() -> None:
+    block = "==== TRACER ====\nDAGExecutor:\n\tQuery count[2]\n\tSucc[0.5]\n\tError req[8]\n"
+    assert blocks(block) == [({"requests": 2.0, "success": 0.5}, "")]
 
 
 def test_a_slice_that_is_missing_from_the_timeline_is_found(story: Story) -> None:
