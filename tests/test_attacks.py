@@ -20,6 +20,13 @@ PREFIX = struct.Struct("<BBHII")
 TCP_HELLO = PREFIX.pack(1, 0, 1, 1, 0) + b"\x80"
 H2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
 TLS_HELLO = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(190)
+H2_CALL = (
+    bytes.fromhex("000050010400000001")  # HEADERS
+    + b"\x83\x86D*/inference.GRPCInferenceService/ModelInferA\x01t_\x10application/grpc@\x02te\x08trailers"
+    + bytes.fromhex("000005000000000001")  # DATA: of a message of 100,000 bytes the length
+    + bytes.fromhex("00000186a0")
+)
+H2_RESET = bytes.fromhex("000004030000000001") + bytes(4)
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -146,6 +153,31 @@ def test_answers_that_nobody_reads_are_bounded_in_memory_and_others_are_served(s
                 break
         else:
             raise AssertionError("they were never ended")
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_storm_of_clients_that_leave_and_come_again_leaves_nothing(server: AllWires, wire: str) -> None:
+    call = PREFIX.pack(2, 0, 8, 1, 0) + b"\x93\xa4echo\x80\x01" + PREFIX.pack(5, 0, 0, 1, 0)
+    sent = {
+        "http": (POST + b"Content-Length: 1\r\n\r\n1") * 5 + POST + b"Content-Length: 100000\r\n\r\n1",
+        "tcp": TCP_HELLO + call * 5 + PREFIX.pack(2, 0, 1, 2, 100_000) + b"\x90",
+        "grpc": H2_HELLO + H2_CALL + H2_RESET,
+    }
+    before = server.descriptors
+    for number in range(300):
+        with server.connect(wire) as hostile:
+            hostile.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a RST
+            hostile.sendall(sent[wire][: len(sent[wire]) - number % 20])
+        if number % 50 == 0:
+            assert server.post("/echo", number) == (200, number)
+    assert server.post("/echo", 1) == (200, 1)
+    for _ in range(200):
+        metrics = server.get("/metrics")[1]
+        if server.descriptors <= before + 1 and "\nasyncline_in_flight 0.0" in metrics:
+            break
+    else:
+        raise AssertionError(f"{server.descriptors} descriptors, of {before} before")
+    assert "\nasyncline_in_flight_bytes 0.0" in metrics
 
 
 def test_without_descriptors_who_is_connected_is_served_and_others_once_there_are_some() -> None:
