@@ -45,6 +45,7 @@
     nonces.py            that no answer goes to another request (python -m loadtest.nonces)
     └── nonces_graph.py      what the nonces go through
     gpu.py               the CUDA lane against a raw CUDA-graph loop (python -m loadtest.gpu)
+    ├── driven.py        a server under load by a client in a process of its own
     ├── child.py         a subprocess, ended by its own handle
     ├── pairs.py         measuring in turns, medians, the machine
     └── report.py        rows, budgets, the Markdown table

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from loadtest.child import Child
-from loadtest.pairs import Spread, interleave
+from loadtest.pairs import interleave
 from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 CONNECTIONS = 64
@@ -94,21 +94,8 @@ def measure(pairs: int, seconds: int) -> Report:
         turns = interleave(pairs, lambda: ours(seconds), lambda: theirs(seconds))
     return Report(
         [
-            Row(
-                WHAT,
-                "requests/s",
-                Spread.of(a.requests_per_s for a, _ in turns),
-                Spread.of(b.requests_per_s for _, b in turns),
-                Spread.of(a.requests_per_s / b.requests_per_s for a, b in turns),
-                BUDGET,
-            ),
-            Row(
-                WHAT_CPU,
-                "µs",
-                Spread.of(a.cpu_us for a, _ in turns),
-                Spread.of(b.cpu_us for _, b in turns),
-                Spread.of(a.cpu_us / b.cpu_us for a, b in turns),
-            ),
+            Row.compared(WHAT, "requests/s", "requests_per_s", turns, BUDGET),
+            Row.compared(WHAT_CPU, "µs", "cpu_us", turns),
         ],
         [
             f"REST echo: {pairs} pairs of {seconds} s, wrk with one thread and {SCRIPT.name}; "

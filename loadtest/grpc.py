@@ -1,10 +1,6 @@
 """gRPC: our echo against one by grpclib alone."""
 
 import asyncio
-import json
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -14,14 +10,14 @@ from grpclib.const import Cardinality
 from asyncline.client.http2 import BytesCodec
 from asyncline.wire.oip import InferRequest, InferTensor, grpc
 from asyncline.wire.oip.schema import method
-from loadtest.child import START_S, Child
-from loadtest.grpc_client import Done, Run
+from loadtest.child import Child
+from loadtest.driven import DrivenServer, Turn
+from loadtest.grpc_client import Run
 from loadtest.pairs import Spread, interleave
 from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 IN_FLIGHT = 64
 OF_BARE = Budget("≥", 0.8)
-_ADDRESS = re.compile(r"on grpc://([\d.]+):(\d+)")
 CALLS = {
     f"gRPC ModelInfer of 16 floats, {IN_FLIGHT} in flight on one connection": ("ModelInfer", 16, IN_FLIGHT),
     "gRPC ServerReady, the same": ("ServerReady", 0, IN_FLIGHT),
@@ -30,33 +26,12 @@ CALLS = {
 """The method, the floats of its tensor, and how many are in flight."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What one run did to a server."""
-
-    per_s: float
-    cpu_us: float
-    """CPU time of the server for one call."""
-    client_cores: float
-    """CPU time of the client, of that of one core."""
-
-
-class GrpcServer:
-    """A server of gRPC, under load by a client in a process of its own."""
-
+class GrpcServer(DrivenServer):
     def __init__(self, child: Child, client: Child) -> None:
-        self._child = child
-        self._client = client
-        while not (match := _ADDRESS.search(child.line(START_S))):
-            pass
-        self.host, self.port = match[1], int(match[2])
+        super().__init__(child, client, "grpc")
 
     def run(self, seconds: float, name: str, floats: int, in_flight: int) -> Turn:
-        before = self._child.cpu_s()
-        self._client.say(json.dumps(asdict(Run(self.host, self.port, seconds, in_flight, name, floats))))
-        done = Done(**json.loads(self._client.line(seconds + START_S)))
-        cpu_us = (self._child.cpu_s() - before) / done.count * 1e6
-        return Turn(done.count / done.seconds, cpu_us, done.cpu_s / done.seconds)
+        return self.turn(Run(self.host, self.port, seconds, in_flight, name, floats))
 
 
 async def check(server: GrpcServer) -> None:
@@ -87,35 +62,13 @@ def measure(pairs: int, seconds: int) -> Report:
             for server in servers:
                 server.run(1, name, floats, in_flight)
             turns = interleave(pairs, *(partial(each.run, seconds, name, floats, in_flight) for each in servers))
-            ours, bare = zip(*turns, strict=True)
-            rows.append(_rates(f"{what}; baseline: grpclib alone", ours, bare))
-            rows.append(_costs("the same, CPU per call", ours, bare))
-            cores.append(Spread.of(turn.client_cores for turn in ours).median)
+            rows.append(Row.compared(f"{what}; baseline: grpclib alone", "calls/s", "per_s", turns, OF_BARE))
+            rows.append(Row.compared("the same, CPU per call", "µs", "cpu_us", turns))
+            cores.append(Spread.of(turn.client_cores for turn, _ in turns).median)
     return Report(
         rows,
         [
             f"gRPC: {pairs} turns of {seconds} s, all by one client process over one connection. It writes calls that "
             f"were made beforehand and took {max(cores):.2f} of a core."
         ],
-    )
-
-
-def _rates(what: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Row:
-    return Row(
-        what,
-        "calls/s",
-        Spread.of(turn.per_s for turn in ours),
-        Spread.of(turn.per_s for turn in theirs),
-        Spread.of(a.per_s / b.per_s for a, b in zip(ours, theirs, strict=True)),
-        OF_BARE,
-    )
-
-
-def _costs(what: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Row:
-    return Row(
-        what,
-        "µs",
-        Spread.of(turn.cpu_us for turn in ours),
-        Spread.of(turn.cpu_us for turn in theirs),
-        Spread.of(a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True)),
     )

@@ -6,11 +6,9 @@ are the same.
 """
 
 import asyncio
-import json
 import struct
-import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -19,6 +17,7 @@ from hpack import Encoder
 
 from asyncline.wire.oip import InferRequest, InferTensor, grpc
 from asyncline.wire.oip.schema import method
+from loadtest.driven import drive
 
 DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
 END_STREAM, ACK = 1, 1
@@ -48,16 +47,6 @@ class Run:
             return b""
         tensor = InferTensor("x", "FP32", np.arange(self.floats, dtype=np.float32))
         return grpc.encode_request(InferRequest((tensor,), "echo", id="1"))
-
-
-@dataclass(frozen=True)
-class Done:
-    """What was done."""
-
-    count: int
-    seconds: float
-    cpu_s: float
-    """Of this process."""
 
 
 class Pipeline(asyncio.Protocol):
@@ -153,14 +142,5 @@ async def pipeline(run: Run) -> int:
     return client.count
 
 
-def main() -> None:
-    for line in sys.stdin:
-        run = Run(**json.loads(line))
-        began_at, cpu_s = time.monotonic(), time.process_time()
-        count = uvloop.run(pipeline(run))
-        done = Done(count, time.monotonic() - began_at, time.process_time() - cpu_s)
-        print(json.dumps(asdict(done)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    drive(Run, lambda run: uvloop.run(pipeline(run)))

@@ -56,14 +56,7 @@ def _add_served(report: Report, backend: str, source: str, least: float, pairs: 
             max(pairs, MIN_PAIRS), partial(contest.ours, batch, TURN_S), partial(contest.raw, batch, TURN_S)
         )
     report.rows.append(
-        Row(
-            f"{WHAT}, {backend}; raw loop of its Session",
-            "images/s",
-            Spread.of(ours.per_s for ours, _ in turns),
-            Spread.of(raw.per_s for _, raw in turns),
-            Spread.of(ours.per_s / raw.per_s for ours, raw in turns),
-            Budget("≥", least),
-        )
+        Row.compared(f"{WHAT}, {backend}; raw loop of its Session", "images/s", "per_s", turns, Budget("≥", least))
     )
     found = ", ".join(
         f"{way.name} of {size}: {number(speed)}/s" for (way, size), speed in zip(ways, speeds, strict=True)
@@ -82,13 +75,8 @@ def _add_malloc(report: Report, pairs: int) -> None:
             max(pairs, MIN_PAIRS), *(partial(contest.raw, MALLOC_BATCH, TURN_S) for contest in (tuned, plain))
         )
     report.rows.append(
-        Row(
-            f"torch, batches of {MALLOC_BATCH}, malloc tuned; as it comes",
-            "images/s",
-            Spread.of(ours.per_s for ours, _ in turns),
-            Spread.of(theirs.per_s for _, theirs in turns),
-            Spread.of(ours.per_s / theirs.per_s for ours, theirs in turns),
-            Budget("≥", 1.3),
+        Row.compared(
+            f"torch, batches of {MALLOC_BATCH}, malloc tuned; as it comes", "images/s", "per_s", turns, Budget("≥", 1.3)
         )
     )
     report.notes.append(f"Malloc: {len(turns)} pairs, {tuned.name}, raw; CPU of an image {_cpu_ms(turns)}.")

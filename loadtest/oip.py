@@ -11,7 +11,7 @@ import numpy as np
 
 from loadtest.child import Child
 from loadtest.echo import load
-from loadtest.pairs import Spread, interleave
+from loadtest.pairs import interleave
 from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 FLOATS = 250_000
@@ -43,21 +43,8 @@ def measure(pairs: int, seconds: int) -> Report:
         turns = interleave(pairs, *(partial(run, seconds) for run in runs))
     return Report(
         [
-            Row(
-                WHAT,
-                "requests/s",
-                Spread.of(binary.requests_per_s for binary, _ in turns),
-                Spread.of(text.requests_per_s for _, text in turns),
-                Spread.of(binary.requests_per_s / text.requests_per_s for binary, text in turns),
-                BUDGET,
-            ),
-            Row(
-                "the same, CPU per request",
-                "µs",
-                Spread.of(binary.cpu_us for binary, _ in turns),
-                Spread.of(text.cpu_us for _, text in turns),
-                Spread.of(binary.cpu_us / text.cpu_us for binary, text in turns),
-            ),
+            Row.compared(WHAT, "requests/s", "requests_per_s", turns, BUDGET),
+            Row.compared("the same, CPU per request", "µs", "cpu_us", turns),
         ],
         [f"OIP: {pairs} pairs of {seconds} s, wrk with one thread and {SCRIPT.name}; random numbers."],
     )

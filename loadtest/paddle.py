@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from loadtest.child import Child
-from loadtest.echo import CONNECTIONS, Load, load
+from loadtest.echo import CONNECTIONS, load
 from loadtest.paddle_graph import CONCURRENCY
-from loadtest.pairs import Spread, interleave
+from loadtest.pairs import interleave
 from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 PADDLE, NATIVE = (Path(__file__).with_name(name) for name in ("paddle.lua", "paddle_native.lua"))
@@ -17,6 +17,7 @@ INLINE = f"a Paddle REST request, inline Op, {CONNECTIONS} connections; baseline
 INLINE_CPU = "the same, CPU per request"
 SERVICE = "the same to a service of Paddle's classes; baseline: our own request to the Op in as many threads"
 BUDGET = Budget("≥", 0.8)
+RATE = "requests/s"
 BODY = {"key": ["text", "scores"], "value": ["hello pipeline", "0.25, 0.5"]}
 ANSWER = {"err_no": 0, "err_msg": "", **BODY, "tensors": []}
 
@@ -48,15 +49,9 @@ def measure(pairs: int, seconds: int) -> Report:
         turns = interleave(pairs, *(partial(run, seconds) for run in runs))
     return Report(
         [
-            row(INLINE, [(paddle, native) for paddle, native, _, _ in turns], BUDGET),
-            Row(
-                INLINE_CPU,
-                "µs",
-                Spread.of(paddle.cpu_us for paddle, _, _, _ in turns),
-                Spread.of(native.cpu_us for _, native, _, _ in turns),
-                Spread.of(paddle.cpu_us / native.cpu_us for paddle, native, _, _ in turns),
-            ),
-            row(SERVICE, [(paddle, native) for _, _, paddle, native in turns], BUDGET),
+            Row.compared(INLINE, RATE, "requests_per_s", [turn[:2] for turn in turns], BUDGET),
+            Row.compared(INLINE_CPU, "µs", "cpu_us", [turn[:2] for turn in turns]),
+            Row.compared(SERVICE, RATE, "requests_per_s", [turn[2:] for turn in turns], BUDGET),
         ],
         [f"Paddle: {pairs} turns of {seconds} s, wrk with one thread, {PADDLE.name} and {NATIVE.name}."],
     )
@@ -71,14 +66,3 @@ def check(url: str) -> None:
         raise BenchmarkFailed(f"{url}: {error}") from error
     if found != ANSWER:
         raise BenchmarkFailed(f"{url} answers {found!r}")
-
-
-def row(what: str, pairs: list[tuple[Load, Load]], budget: Budget | None = None) -> Row:
-    return Row(
-        what,
-        "requests/s",
-        Spread.of(a.requests_per_s for a, _ in pairs),
-        Spread.of(b.requests_per_s for _, b in pairs),
-        Spread.of(a.requests_per_s / b.requests_per_s for a, b in pairs),
-        budget,
-    )

@@ -1,6 +1,8 @@
 """What a benchmark found, and the table of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from loadtest.pairs import Spread, number
 
@@ -39,6 +41,18 @@ class Row:
     budget: Budget | None = None
     not_measured: str = ""
     """Why there are no numbers."""
+
+    @classmethod
+    def compared(
+        cls, what: str, unit: str, of: str, turns: Iterable[tuple[Any, Any]], budget: Budget | None = None
+    ) -> "Row":
+        """Of turns of ours and a baseline.
+
+        :param of: the attribute of both that is compared.
+        """
+        ours, theirs = zip(*((getattr(a, of), getattr(b, of)) for a, b in turns), strict=True)
+        ratio = Spread.of(a / b for a, b in zip(ours, theirs, strict=True))
+        return cls(what, unit, Spread.of(ours), Spread.of(theirs), ratio, budget)
 
     @property
     def holds(self) -> bool | None:

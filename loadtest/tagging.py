@@ -17,7 +17,7 @@ import uvloop
 from asyncline import Engine, Graph
 from asyncline.settings import Source, from_file, merge
 from loadtest.child import ROOT
-from loadtest.pairs import Spread, interleave, number
+from loadtest.pairs import interleave, number
 from loadtest.report import BenchmarkFailed, Report, Row
 from loadtest.tagging_sequential import OneOp, OneProcess, OneThread, sequential
 from ops.tagging import graph
@@ -141,13 +141,7 @@ def measure(pairs: int, seconds: float) -> Report:
 
 
 def _row(name: str, pairs: list[tuple[Speed, Speed]]) -> Row:
-    return Row(
-        f"tagging, {CLIENTS} clients; {name}",
-        "requests/s",
-        Spread.of(ours.per_s for ours, _ in pairs),
-        Spread.of(theirs.per_s for _, theirs in pairs),
-        Spread.of(ours.per_s / theirs.per_s for ours, theirs in pairs),
-    )
+    return Row.compared(f"tagging, {CLIENTS} clients; {name}", "requests/s", "per_s", pairs)
 
 
 def _note(name: str, speeds: list[Speed]) -> str:

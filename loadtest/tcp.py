@@ -1,57 +1,33 @@
 """Msgpack over TCP: our echo against our REST, against a bare protocol, and tensors against a bare copy."""
 
 import asyncio
-import json
-import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
 
 from asyncline.client.tcp import TcpConnection
-from loadtest.child import START_S, Child
+from loadtest.child import Child
+from loadtest.driven import DrivenServer, Turn
 from loadtest.echo import CONNECTIONS, EchoServer
 from loadtest.pairs import Spread, interleave
 from loadtest.report import BenchmarkFailed, Budget, Report, Row
-from loadtest.tcp_client import MESSAGE, Done, Run
+from loadtest.tcp_client import MESSAGE, Run
 
 IN_FLIGHT = 64
 TENSORS = {150_000: 16, 1_000_000: 8}
 """Their bytes, and how many are in flight."""
 OF_REST, OF_BARE, OF_COPY = Budget("≥", 3.0), Budget("≥", 0.4), Budget("≥", 0.7)
 ECHO = f"msgpack TCP echo, {IN_FLIGHT} in flight on one connection"
-_ADDRESS = re.compile(r"on tcp://([\d.]+):(\d+)")
+RATE = "requests/s"
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What one run did to a server."""
-
-    per_s: float
-    cpu_us: float
-    """CPU time of the server for one request."""
-    client_cores: float = 0.0
-    """CPU time of the client, of that of one core."""
-
-
-class TcpServer:
-    """A server of frames, under load by a client in a process of its own."""
-
+class TcpServer(DrivenServer):
     def __init__(self, child: Child, client: Child) -> None:
-        self._child = child
-        self._client = client
-        while not (match := _ADDRESS.search(child.line(START_S))):
-            pass
-        self.host, self.port = match[1], int(match[2])
+        super().__init__(child, client, "tcp")
 
     def run(self, seconds: float, in_flight: int = IN_FLIGHT, nbytes: int = 0, *, lean: bool = True) -> Turn:
-        before = self._child.cpu_s()
-        self._client.say(json.dumps(asdict(Run(self.host, self.port, seconds, in_flight, nbytes, lean))))
-        done = Done(**json.loads(self._client.line(seconds + START_S)))
-        cpu_us = (self._child.cpu_s() - before) / done.count * 1e6
-        return Turn(done.count / done.seconds, cpu_us, done.cpu_s / done.seconds)
+        return self.turn(Run(self.host, self.port, seconds, in_flight, nbytes, lean))
 
 
 async def check(server: TcpServer) -> None:
@@ -88,17 +64,21 @@ def measure(pairs: int, seconds: int) -> Report:
             nbytes: interleave(pairs, *(partial(server.run, 1, in_flight, nbytes) for server in (ours, copy)))
             for nbytes, in_flight in TENSORS.items()
         }
-    our_echoes, of_rest, of_bare, by_connection = zip(*echoes, strict=True)
+    against_rest = [(ours, rest) for ours, rest, _, _ in echoes]
+    against_bare = [(ours, bare) for ours, _, bare, _ in echoes]
+    by_connection = [turn for *_, turn in echoes]
+    what = f"{ECHO}; baseline: our REST echo, {CONNECTIONS} connections"
     rows = [
-        _rates(f"{ECHO}; baseline: our REST echo, {CONNECTIONS} connections", our_echoes, of_rest, OF_REST),
-        _costs("the same, CPU per request", our_echoes, of_rest),
-        _rates("msgpack TCP echo; baseline: a bare protocol that unpacks and packs", our_echoes, of_bare, OF_BARE),
+        Row.compared(what, RATE, "per_s", against_rest, OF_REST),
+        Row.compared("the same, CPU per request", "µs", "cpu_us", against_rest),
+        Row.compared(
+            "msgpack TCP echo; baseline: a bare protocol that unpacks and packs", RATE, "per_s", against_bare, OF_BARE
+        ),
     ]
     for nbytes, turns in tensors.items():
         what = f"a tensor of {nbytes / 1e3:,.0f} kB each way by TCP, {TENSORS[nbytes]} in flight; baseline: a bare copy"
-        of_tensors, of_copy = zip(*turns, strict=True)
-        rows.append(_rates(what, of_tensors, of_copy, OF_COPY if nbytes >= 10**6 else None))
-    cores = Spread.of(turn.client_cores for turn in our_echoes).median
+        rows.append(Row.compared(what, RATE, "per_s", turns, OF_COPY if nbytes >= 10**6 else None))
+    cores = Spread.of(ours.client_cores for ours, *_ in echoes).median
     of_call = Spread.of(turn.client_cores / turn.per_s * 1e6 for turn in by_connection)
     rows.append(Row("`TcpConnection.call`, the echo as above", "µs CPU", of_call))
     return Report(
@@ -107,25 +87,4 @@ def measure(pairs: int, seconds: int) -> Report:
             f"TCP: {pairs} turns of {seconds} s, of 1 s for tensors, all by one client process over one connection. It "
             f"writes calls that were made beforehand and took {cores:.2f} of a core in the echo; REST by wrk as above."
         ],
-    )
-
-
-def _rates(what: str, ours: Sequence[Turn], theirs: Sequence[Turn], budget: Budget | None) -> Row:
-    return Row(
-        what,
-        "requests/s",
-        Spread.of(turn.per_s for turn in ours),
-        Spread.of(turn.per_s for turn in theirs),
-        Spread.of(a.per_s / b.per_s for a, b in zip(ours, theirs, strict=True)),
-        budget,
-    )
-
-
-def _costs(what: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Row:
-    return Row(
-        what,
-        "µs",
-        Spread.of(turn.cpu_us for turn in ours),
-        Spread.of(turn.cpu_us for turn in theirs),
-        Spread.of(a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True)),
     )

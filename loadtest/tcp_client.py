@@ -5,10 +5,8 @@ are written beforehand, and of an answer it reads the first 12 bytes. The other 
 """
 
 import asyncio
-import json
-import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +16,7 @@ from asyncline.client.tcp import TcpConnection
 from asyncline.wire.frame.decoder import CALL, ERROR, GOAWAY, PREFIX, RESULT
 from asyncline.wire.frame.messages import NO_OPTIONS, ClientHello, encode_call, encode_hello
 from asyncline.wire.frame.values import Encoder
+from loadtest.driven import drive
 
 MESSAGE = {"text": "hello pipeline", "count": 3, "scores": [0.25, 0.5]}
 """As echo.lua sends it to REST."""
@@ -39,20 +38,6 @@ class Run:
     @property
     def payload(self) -> Any:
         return {"x": np.arange(self.nbytes // 4, dtype=np.float32)} if self.nbytes else MESSAGE
-
-
-@dataclass(frozen=True)
-class Done:
-    """What was done."""
-
-    count: int
-    seconds: float
-    cpu_s: float
-    """Of this process."""
-
-    @property
-    def per_s(self) -> float:
-        return self.count / self.seconds
 
 
 class Pipeline(asyncio.BufferedProtocol):
@@ -147,14 +132,5 @@ async def connection(run: Run) -> int:
     return count
 
 
-def main() -> None:
-    for line in sys.stdin:
-        run = Run(**json.loads(line))
-        began_at, cpu_s = time.monotonic(), time.process_time()
-        count = uvloop.run(pipeline(run) if run.lean else connection(run))
-        done = Done(count, time.monotonic() - began_at, time.process_time() - cpu_s)
-        print(json.dumps(asdict(done)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    drive(Run, lambda run: uvloop.run(pipeline(run) if run.lean else connection(run)))
