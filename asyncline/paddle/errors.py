@@ -6,27 +6,10 @@ import enum
 import traceback
 
 from asyncline.errors import TRACEBACK_CHARACTERS, OpError, ProductError, RequestError, text_of
-from asyncline.wire.paddle import PipelineError
+from asyncline.wire.paddle import ErrNo, PipelineError
 
-
-class CustomExceptionCode(enum.Enum):
-    """`err_no` of an answer. 50 to 999 are the business's own."""
-
-    OK = 0
-    PRODUCT_ERROR = 50
-    NOT_IMPLEMENTED = 3000
-    CLOSED_ERROR = 3001
-    NO_SERVICE = 3002
-    INIT_ERROR = 3003
-    CONF_ERROR = 4000
-    INPUT_PARAMS_ERROR = 5000
-    TIMEOUT = 6000
-    TYPE_ERROR = 7000
-    RPC_PACKAGE_ERROR = 8000
-    CLIENT_ERROR = 9000
-    UNKNOW = 10000
-
-
+CustomExceptionCode = ErrNo
+"""`err_no` of an answer. 50 to 999 are the business's own."""
 ChannelDataErrcode = CustomExceptionCode
 ChannelDataEcode = CustomExceptionCode
 """As releases up to 0.4 called it."""
