@@ -6,5 +6,6 @@ frame/       msgpack over TCP: frames, with arrays and bytes beside them
 oip/         the Open Inference Protocol, REST and gRPC
 paddle/      Paddle Serving's pipelines, REST and gRPC
 traceparent.py  the header of W3C Trace Context
+schema.py    protobuf messages in a descriptor pool of their own
 protobuf.py  raw bytes cut out of a protobuf message and put into one
 """

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 
 from asyncline.errors import BadRequest, RequestError
 from asyncline.wire import protobuf
 from asyncline.wire.paddle import tensors
 from asyncline.wire.paddle.messages import PaddleTensor, PipelineRequest, PipelineResponse, check_count
-from asyncline.wire.paddle.schema import FILE, METHOD, SERVICE, message
+from asyncline.wire.paddle.schema import FILE, METHOD, SERVICE, message, parse
 from asyncline.wire.paddle.tensors import Array
 from asyncline.wire.weight import Scale
 
@@ -39,7 +38,7 @@ def decode_request(data: bytes | memoryview, scale: Scale | None = None) -> Pipe
     """
     # Cut, so that the number of submessages is bounded before any is made.
     rest, found = protobuf.cut(data, _REQUEST_TENSORS)
-    head = _parse("Request", rest)
+    head = parse("Request", rest)
     if any((field.field_number, field.wire_type) in _LEGACY_MARKS for field in UnknownFieldSet(head)):
         return _decode_legacy(data)
     try:
@@ -79,7 +78,7 @@ def decode_response(data: bytes | memoryview) -> PipelineResponse:
     :raises BadPackage: a tensor does not fit together; names it.
     """
     rest, found = protobuf.cut(data, _RESPONSE_TENSORS)
-    head = _parse("Response", rest)
+    head = parse("Response", rest)
     return PipelineResponse(
         err_no=head.err_no,
         err_msg=head.err_msg,
@@ -104,18 +103,11 @@ def encode_response(response: PipelineResponse) -> bytes:
 
 
 def _decode_legacy(data: bytes | memoryview) -> PipelineRequest:
-    head = _parse("LegacyRequest", data)
+    head = parse("LegacyRequest", data)
     texts = [*head.key, *head.value, head.name, head.method, head.clientip]
     if any(isinstance(text, bytes) for text in texts):  # proto2 lets pass what is no UTF-8
         raise BadRequest("the message holds a string that is no UTF-8")
     return PipelineRequest(head.name, head.method, list(head.key), list(head.value), head.logid, head.clientip)
-
-
-def _parse(name: str, data: bytes | memoryview) -> Any:
-    try:
-        return message(name).FromString(data)
-    except DecodeError:
-        raise BadRequest(f"the message is no {name}") from None
 
 
 def _parse_tensors(found: list[memoryview], scale: Scale | None = None) -> list[tuple[Any, Array | None]]:
@@ -145,10 +137,10 @@ def _parse_tensor(part: memoryview) -> tuple[Any, Array | None]:
         except BadRequest:
             chunks = []  # they are not packed, so there are more fields than are looked at
         if len(chunks) == 1 and chunks[0].nbytes % 4 == 0:
-            tensor = _parse("Tensor", rest)
+            tensor = parse("Tensor", rest)
             if not tensor.float_data:
                 return tensor, np.frombuffer(chunks[0], "<f4")
-    return _parse("Tensor", part), None
+    return parse("Tensor", part), None
 
 
 def _read_tensor(tensor: Any, floats: Array | None) -> PaddleTensor:

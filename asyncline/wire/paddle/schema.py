@@ -7,10 +7,11 @@ of 0.3 and earlier cannot be told from today's, and want other answers; they are
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
+from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
+
+from asyncline.wire.schema import Schema
 
 PACKAGE = "baidu.paddle_serving.pipeline_serving"
 SERVICE = f"{PACKAGE}.PipelineService"
@@ -90,14 +91,9 @@ def _service() -> bytes:
 FILE = _service()
 """The FileDescriptorProto of today's messages and of the service."""
 
-pool = descriptor_pool.DescriptorPool()
-pool.AddSerializedFile(FILE)
-pool.AddSerializedFile(
-    _file("legacy_pipeline_service.proto", "proto2", {"LegacyRequest": LEGACY_REQUEST}).SerializeToString()
+_schema = Schema(
+    FILE,
+    _file("legacy_pipeline_service.proto", "proto2", {"LegacyRequest": LEGACY_REQUEST}).SerializeToString(),
+    package=PACKAGE,
 )
-
-
-@cache
-def message(name: str) -> Any:
-    """The class of a message: `message("Response")(err_no=3002).SerializeToString()`."""
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+pool, message, parse = _schema.pool, _schema.message, _schema.parse
