@@ -129,6 +129,53 @@ def test_mean_latency_is_that_of_the_closed_form(utilisation: float, samples: in
     assert simulation.mean_s == pytest.approx(min(light, heavy), rel=0.05)
 
 
+# -- bad samples
+
+
+def good_in_time(load: float, bad: float, seconds: Seconds, most: int, timeout_s: float) -> float:
+    """Part of the good samples that are answered in time, where so many are bad."""
+    chance = random.Random(7)
+
+    def arrivals() -> Iterator[Sample]:
+        for sample in poisson(load * most / seconds([Sample(0)] * most), 12_000):
+            sample.value, sample.expires_at = chance.random() < bad, sample.ready_at + timeout_s
+            yield sample
+
+    def count_good(sample: Sample) -> None:
+        if not sample.value:
+            answered.append(sample.outcome == "done" and simulation.now <= sample.expires_at)
+
+    answered: list[bool] = []
+    batcher: Batcher[Sample] = Batcher(most, depth=2, stage_s=STAGE_S, expires_at=attrgetter("expires_at"))
+    device = Device(seconds, GAP_S, STAGE_S, lambda samples: ValueError() if any(s.value for s in samples) else None)
+    simulation = Simulation(batcher, device, arrivals(), on_outcome=count_good)
+    simulation.run()
+    return sum(answered) / len(answered)
+
+
+def cpu(samples: Sequence[Sample]) -> float:
+    """A net of convolutions on the CPU, where a batch gains little."""
+    return (5 + 5 * len(samples)) * 1e-3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "load", "bad", "least"),
+    [
+        (cpu, 8, 0.3, 0.1, 0.9),
+        (cpu, 8, 0.8, 0.01, 0.95),
+        (affine, MOST, 0.1, 0.1, 0.85),
+        # Far more bad ones than can be searched for: without any search 0.65, at best 0.73, by batches of 4.
+        (affine, MOST, 0.3, 0.1, 0.58),
+        # The device is full: what searches take, others wait for.
+        (affine, MOST, 0.95, 0.01, 0.5),
+    ],
+)
+def test_good_samples_among_bad_ones_are_answered(
+    seconds: Seconds, most: int, load: float, bad: float, least: float
+) -> None:
+    assert good_in_time(load, bad, seconds, most, timeout_s=30 * seconds([Sample(0)] * most)) >= least
+
+
 # -- nothing lost, doubled or crossed
 
 

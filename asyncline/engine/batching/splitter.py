@@ -17,8 +17,10 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 SHARE = 0.1
 """Part of the device's time that extra runs may take."""
-BURST_S = 0.1
-"""Most device time that is saved up; the credit at the start."""
+BURST_S = 0.02
+"""Most device time that is saved up; the credit at the start. Once begun, a search is paid for on credit, so that more
+only makes more of them run at once, while all others wait: of a GPU's batches of 1 ms, with one sample in a hundred
+bad and a load of 0.95, 58 % of the good ones are answered within 30 ms, and 11 % with 0.1 s saved up."""
 SYSTEMIC = 2
 """Batches running of which both halves raised that show a fault outside the samples."""
 
