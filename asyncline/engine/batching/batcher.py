@@ -7,14 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple
 
-from asyncline.engine.batching.backlog import Backlog, S
+from asyncline.engine.batching.backlog import MARGIN_S, Backlog, S
 from asyncline.engine.batching.cost import CostModel
 from asyncline.engine.batching.replicas import Load, Replicas, Run
+from asyncline.engine.batching.returns import Returns
 from asyncline.engine.batching.splitter import Failed, Splitter, Verdict
 
 STAGE_S = 100e-6
 """From closing a batch until a replica begins with it: a wake-up of its thread, a launch. What laying it together
 takes comes on top, as learned."""
+
+
+GAIN = 1.1
+"""How much faster one run of two batches has to be than two, with the wait for those who return, to wait for them."""
 
 
 class Feed(NamedTuple, Generic[S]):
@@ -93,9 +98,16 @@ class Batcher(Backlog[S]):
         self.splitter: Splitter[S] = Splitter()
         self.retry = retry
         self._stages = CostModel()
+        #: None where nobody is waited for.
+        self.returns = Returns() if replicas == 1 and self._is_plain and not max_delay_s else None
         self._reruns: deque[Run[S]] = deque()
         self._late_count = 0
         self._rerun_count = 0
+
+    def put(self, sample: S) -> None:
+        super().put(sample)
+        if self.returns is not None and self.returns.left:
+            self.returns.came(sample.ready_at)
 
     # -- what to do
 
@@ -108,11 +120,12 @@ class Batcher(Backlog[S]):
         if load is not None:
             if self.replicas.idle_count > 1:
                 most = self._share(self.replicas.idle_count)
+            may_grow = self._awaited_until(now) is not None
         else:
             load = self.replicas.soonest(now)
             if load is None:
                 return None
-            may_grow = now < self._close_at(load)
+            may_grow = now < self._close_at(load) or self._joins(load)
         failed: Sequence[Failed[S]] = ()
         run: Run[S] | None = None
         if self._reruns:
@@ -134,11 +147,39 @@ class Batcher(Backlog[S]):
     def next_feed_at(self) -> float | None:
         """When `feed` has something to do that it had not just now, if nothing happens before; None: never."""
         if self.replicas.idle() is not None:
-            return self.ready_at()
+            until = None if self.returns is None or not self._count else self.returns.until(0.0)
+            return self.ready_at() if until is None else until
         load = self.replicas.soonest(0.0)
-        if load is None or (ready_at := self.ready_at()) is None:
+        if load is None or (ready_at := self.ready_at()) is None or self._joins(load):
             return None
         return max(ready_at, self._close_at(load))
+
+    def _awaited_until(self, now: float) -> float | None:
+        """Until when an idle replica waits for those whom its last batch answered; None where it does not."""
+        returns = self.returns
+        if returns is None or not returns.left or (until := returns.until(now)) is None:
+            return None
+        return until if self._is_worth(returns.left, until - now, now) else None
+
+    def _joins(self, load: Load[S]) -> bool:
+        """Whether what waits does so for those whom the running batch will answer, to run with them."""
+        if self.returns is None or load.running is None:
+            return False
+        more = len(load.running.samples)
+        wait_s = self.returns.wait_s(min(self._count + more, self.batch_size))
+        return wait_s is not None and self._is_worth(more, wait_s + self.stage_s, load.ends_at)
+
+    def _is_worth(self, more: int, wait_s: float, now: float) -> bool:
+        """Whether those that wait had better run together with so many who come later than on their own."""
+        waiting = self._count
+        if len(self._buckets) > 1 or not 0 < waiting < self.batch_size or self.limits.lowered:
+            return False
+        ((key, bucket),) = self._buckets.items()
+        together = min(waiting + more, self.batch_size)
+        its_s, others_s, all_s = (self.costs.predict(key, size)[0] for size in (waiting, more, together))
+        if its_s is None or others_s is None or all_s is None or GAIN * (all_s + wait_s) > its_s + others_s:
+            return False
+        return self._expires_at is None or now + wait_s + all_s + MARGIN_S < self._expires_at(bucket[0])
 
     def _close_at(self, load: Load[S]) -> float:
         """When to close the batch that follows the one running there: just in time for its expected end.
@@ -180,6 +221,8 @@ class Batcher(Backlog[S]):
         seconds = ended_at - started_at
         if seconds > 0:
             self.costs.learn(run.bucket, run.size, seconds)
+            if self.returns is not None:
+                self.returns.answered(len(run.samples), ended_at, self.costs.predict(run.bucket, 1)[0])
         if run.isolation is not None:
             return self._follow(run, self.splitter.half_succeeded(run.isolation, seconds))
         if seconds > 0:
