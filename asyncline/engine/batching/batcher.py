@@ -177,7 +177,10 @@ class Batcher(Backlog[S]):
         ((key, bucket),) = self._buckets.items()
         together = min(waiting + more, self.batch_size)
         its_s, others_s, all_s = (self.costs.predict(key, size)[0] for size in (waiting, more, together))
-        if its_s is None or others_s is None or all_s is None or GAIN * (all_s + wait_s) > its_s + others_s:
+        if its_s is None or others_s is None or all_s is None:
+            return False
+        # What one more takes is told by trying.
+        if GAIN * (all_s + wait_s) > its_s + others_s and self.costs.knows_slope(key):
             return False
         return self._expires_at is None or now + wait_s + all_s + MARGIN_S < self._expires_at(bucket[0])
 

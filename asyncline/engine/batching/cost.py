@@ -53,6 +53,11 @@ class CostModel:
         line = self._known(bucket)
         return (None, 0.0) if line is None else (line.at(size), line.deviation)
 
+    def knows_slope(self, bucket: Hashable) -> bool:
+        """Whether runs of different sizes have told what one size more takes; else `predict` takes tau0 for 0."""
+        line = self._known(bucket)
+        return line is not None and line.slope is not None
+
     def high(self, bucket: Hashable, size: float) -> float:
         """Seconds that it will hardly take; 0 where too little is known."""
         line = self._known(bucket)

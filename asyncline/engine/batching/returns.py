@@ -14,7 +14,7 @@ from asyncline.engine.batching.cost import CostModel
 
 MOST = 0.5
 """Longest wait for those who return, in runs of one sample."""
-MOST_S = 2e-3
+MOST_S = 5e-3
 LEAST_S = 0.75e-3
 """What is shorter than that, the timers of a loop cannot wait for."""
 SHARE = 7 / 8
@@ -76,6 +76,8 @@ class Returns:
         """How long after a batch of so many they are back; None where they are not, or not soon enough."""
         if self._batches < SEEN or self._in_time < BELIEVED:
             return None
+        if not self._times.knows_slope(None):
+            samples = self._samples  # as soon as those, until it is tried
         mean_s, deviation_s = self._times.predict(None, samples)
         if mean_s is None or mean_s + CAUTION * deviation_s > self._most_s:
             return None
