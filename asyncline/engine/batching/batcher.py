@@ -166,8 +166,8 @@ class Batcher(Backlog[S]):
         if self.returns is None or load.running is None:
             return False
         more = len(load.running.samples)
-        wait_s = self.returns.wait_s(min(self._count + more, self.batch_size))
-        return wait_s is not None and self._is_worth(more, wait_s + self.stage_s, load.ends_at)
+        back_s = self.returns.back_s(min(self._count + more, self.batch_size))
+        return back_s is not None and self._is_worth(more, back_s + self.stage_s, load.ends_at)
 
     def _is_worth(self, more: int, wait_s: float, now: float) -> bool:
         """Whether those that wait had better run together with so many who come later than on their own."""

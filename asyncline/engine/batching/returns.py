@@ -12,10 +12,10 @@ from math import ceil
 
 from asyncline.engine.batching.cost import CostModel
 
-MOST = 0.5
+MOST = 0.75
 """Longest wait for those who return, in runs of one sample."""
 MOST_S = 5e-3
-LEAST_S = 0.75e-3
+LEAST_S = 1e-3
 """What is shorter than that, the timers of a loop cannot wait for."""
 SHARE = 7 / 8
 """Part of a batch that has to be back: one who is slow does not keep the others."""
@@ -72,23 +72,27 @@ class Returns:
         self._batches += 1
         self._in_time += max(WEIGHT, 1 / self._batches) * (in_time - self._in_time)
 
-    def wait_s(self, samples: int) -> float | None:
-        """How long after a batch of so many they are back; None where they are not, or not soon enough."""
-        if self._batches < SEEN or self._in_time < BELIEVED:
+    def back_s(self, samples: int) -> float | None:
+        """How soon after a batch of so many they are back; None where they are not, or not soon enough."""
+        return self._predict(samples)[0]
+
+    def until(self, now: float) -> float | None:
+        """When nearly surely those of the last batch are back who are not yet; None where nobody is waited for."""
+        if not self.left:
             return None
+        mean_s, deviation_s = self._predict(self._samples)
+        if mean_s is None:
+            return None
+        until = self._answered_at + min(mean_s + CAUTION * deviation_s, self._most_s)
+        return until if now < until else None
+
+    def _predict(self, samples: int) -> tuple[float | None, float]:
+        if self._batches < SEEN or self._in_time < BELIEVED:
+            return None, 0.0
         if not self._times.knows_slope(None):
             samples = self._samples  # as soon as those, until it is tried
         mean_s, deviation_s = self._times.predict(None, samples)
-        if mean_s is None or mean_s + CAUTION * deviation_s > self._most_s:
-            return None
-        return mean_s + CAUTION * deviation_s
-
-    def until(self, now: float) -> float | None:
-        """When those of the last batch are back who are not yet; None where nobody is to be waited for."""
-        wait_s = self.wait_s(self._samples) if self.left else None
-        if wait_s is None or now >= self._answered_at + wait_s:
-            return None
-        return self._answered_at + wait_s
+        return (None, 0.0) if mean_s is None or mean_s > self._most_s else (mean_s, deviation_s)
 
     def __repr__(self) -> str:
         return f"<Returns: {self._in_time:.0%} in time, {self.left} of {self._samples} to come>"
