@@ -4,6 +4,7 @@
     backlog.py   Backlog: samples that wait, and the batches that they form
     cost.py      CostModel: how long a batch takes, learned per bucket
     replicas.py  Replicas: what each has been given, and when it will be done
+    returns.py   Returns: whether those whom a batch answers soon ask again
     shares.py    Shares: turns of priorities
     splitter.py  Splitter: finds the bad samples of a batch that raised
     limits.py    Limits: smaller batches after the device ran out of memory
@@ -13,7 +14,8 @@
 
 A batch closes
 
-    a replica is idle                 at once; after `max_delay_s` where the user asked for it
+    a replica is idle                 at once; after `max_delay_s` where the user asked for it; when those whom its
+                                      last batch answered are back, where they soon are and one run then beats two
     all run, one can be staged for    when it is full, or just before the soonest expected end (`depth` 2)
     all run and are staged for        when one is over
 

@@ -18,10 +18,6 @@ STAGE_S = 100e-6
 takes comes on top, as learned."""
 
 
-GAIN = 1.1
-"""How much faster one run of two batches has to be than two, with the wait for those who return, to wait for them."""
-
-
 class Feed(NamedTuple, Generic[S]):
     """What is to be done now."""
 
@@ -99,7 +95,8 @@ class Batcher(Backlog[S]):
         self.retry = retry
         self._stages = CostModel()
         #: None where nobody is waited for.
-        self.returns = Returns() if replicas == 1 and self._is_plain and not max_delay_s else None
+        waits = replicas == 1 and batch_size > 1 and self._is_plain and not max_delay_s
+        self.returns = Returns(self.costs) if waits else None
         self._reruns: deque[Run[S]] = deque()
         self._late_count = 0
         self._rerun_count = 0
@@ -120,7 +117,7 @@ class Batcher(Backlog[S]):
         if load is not None:
             if self.replicas.idle_count > 1:
                 most = self._share(self.replicas.idle_count)
-            may_grow = self._awaited_until(now) is not None
+            may_grow = self._awaits(now)
         else:
             load = self.replicas.soonest(now)
             if load is None:
@@ -154,12 +151,12 @@ class Batcher(Backlog[S]):
             return None
         return max(ready_at, self._close_at(load))
 
-    def _awaited_until(self, now: float) -> float | None:
-        """Until when an idle replica waits for those whom its last batch answered; None where it does not."""
+    def _awaits(self, now: float) -> bool:
+        """Whether an idle replica waits for those whom its last batch answered."""
         returns = self.returns
         if returns is None or not returns.left or (until := returns.until(now)) is None:
-            return None
-        return until if self._is_worth(returns.left, until - now, now) else None
+            return False
+        return self._had_better_wait(returns, returns.left, until - now, now)
 
     def _joins(self, load: Load[S]) -> bool:
         """Whether what waits does so for those whom the running batch will answer, to run with them."""
@@ -167,22 +164,16 @@ class Batcher(Backlog[S]):
             return False
         more = len(load.running.samples)
         back_s = self.returns.back_s(min(self._count + more, self.batch_size))
-        return back_s is not None and self._is_worth(more, back_s + self.stage_s, load.ends_at)
+        return back_s is not None and self._had_better_wait(self.returns, more, back_s + self.stage_s, load.ends_at)
 
-    def _is_worth(self, more: int, wait_s: float, now: float) -> bool:
-        """Whether those that wait had better run together with so many who come later than on their own."""
-        waiting = self._count
-        if len(self._buckets) > 1 or not 0 < waiting < self.batch_size or self.limits.lowered:
+    def _had_better_wait(self, returns: Returns, more: int, wait_s: float, now: float) -> bool:
+        if len(self._buckets) > 1 or not 0 < self._count < self.batch_size or self.limits.lowered:
             return False
         ((key, bucket),) = self._buckets.items()
-        together = min(waiting + more, self.batch_size)
-        its_s, others_s, all_s = (self.costs.predict(key, size)[0] for size in (waiting, more, together))
-        if its_s is None or others_s is None or all_s is None:
+        if not returns.gain(key, self._count, more, self.batch_size, wait_s):
             return False
-        # What one more takes is told by trying.
-        if GAIN * (all_s + wait_s) > its_s + others_s and self.costs.knows_slope(key):
-            return False
-        return self._expires_at is None or now + wait_s + all_s + MARGIN_S < self._expires_at(bucket[0])
+        latest = now + wait_s + self.costs.high(key, self.batch_size) + MARGIN_S
+        return self._expires_at is None or latest < self._expires_at(bucket[0])
 
     def _close_at(self, load: Load[S]) -> float:
         """When to close the batch that follows the one running there: just in time for its expected end.
@@ -225,7 +216,7 @@ class Batcher(Backlog[S]):
         if seconds > 0:
             self.costs.learn(run.bucket, run.size, seconds)
             if self.returns is not None:
-                self.returns.answered(len(run.samples), ended_at, self.costs.predict(run.bucket, 1)[0])
+                self.returns.answered(len(run.samples), run.bucket, ended_at)
         if run.isolation is not None:
             return self._follow(run, self.splitter.half_succeeded(run.isolation, seconds))
         if seconds > 0:

@@ -1,38 +1,48 @@
-"""Returns: whether those who are answered by a batch soon ask again, and how soon.
+"""Returns: whether those whom a batch answers soon ask again, and how soon.
 
 Clients that each wait for an answer before they ask again fall into groups: one is answered while another runs, and so
-for good, though all of them together would take little longer than one group. As long as nearly as many samples come
-shortly after each batch as it had, a batch may therefore wait for them. That says nothing of requests that come
-whenever they like: of these, hardly as many come in half of the shortest run as in a whole one.
+for good, though all of them together would take little longer than one group. So as long as nearly as many samples come
+shortly after each batch as it had, those that wait may be left to run with them, where that is faster.
+
+Requests that come whenever they like are not taken for such: hardly as many of them come in a part of the shortest run
+as in a whole one. One client alone has nobody to wait for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from math import ceil
 
 from asyncline.engine.batching.cost import CostModel
 
 MOST = 0.75
-"""Longest wait for those who return, in runs of one sample."""
+"""Longest time for those who return, in runs of one sample."""
 MOST_S = 5e-3
+"""And in seconds."""
 LEAST_S = 1e-3
-"""What is shorter than that, the timers of a loop cannot wait for."""
+"""Nobody is waited for where it would be shorter: the timers of a loop have milliseconds."""
+GAIN = 1.1
+"""How much faster one run of two batches has to be, with the wait before it, than the two."""
 SHARE = 7 / 8
 """Part of a batch that has to be back: one who is slow does not keep the others."""
-SEEN = 8
+SEEN = 16
 """Batches from which on something is believed."""
-BELIEVED = 0.75
-"""Part of them, of late, whose samples were back in time."""
+BELIEVED = 0.8
+"""Part of them, of late, whose samples have to have been back in time."""
 CAUTION = 2.0
 """How many deviations past the mean they are waited for."""
-WEIGHT = 1 / 8
-"""Of the last batch in that part: three that wait in vain end it."""
+WEIGHT = 1 / 16
+"""Of the last batch in that part: four that wait in vain end it."""
 
 
 class Returns:
-    """Of one replica. Times are in seconds."""
+    """Of one replica. Times are in seconds.
 
-    def __init__(self) -> None:
+    :param costs: how long its batches take.
+    """
+
+    def __init__(self, costs: CostModel) -> None:
+        self._costs = costs
         self._batches = 0
         self._in_time = 0.0
         self._times = CostModel()
@@ -42,16 +52,13 @@ class Returns:
         #: How many are to come until the batch that was answered last is back.
         self.left = 0
 
-    def answered(self, samples: int, now: float, shortest_s: float | None) -> None:
-        """A batch is over.
-
-        :param shortest_s: what a run of one sample takes; None where too little is known.
-        """
+    def answered(self, samples: int, bucket: Hashable, now: float) -> None:
+        """A batch is over."""
         if self.left:
-            self._learn(False)
-            self._times.learn(None, self._samples, 2 * self._most_s)
+            self._miss()
+        shortest_s, _ = self._costs.predict(bucket, 1)
         self._most_s = min(MOST * shortest_s, MOST_S) if shortest_s is not None else 0.0
-        self.left = _most_of(samples) if self._most_s >= LEAST_S else 0
+        self.left = ceil(SHARE * samples) if self._most_s >= LEAST_S else 0
         self._samples = samples
         self._answered_at = now
 
@@ -59,16 +66,18 @@ class Returns:
         """A sample has come, while some were `left`."""
         after_s = now - self._answered_at
         if after_s > self._most_s:
-            self.left = 0
-            self._learn(False)
-            self._times.learn(None, self._samples, 2 * self._most_s)
+            self._miss()
             return
         self.left -= 1
         if not self.left:
-            self._learn(True)
-            self._times.learn(None, self._samples, after_s)
+            self._learn(after_s, True)
 
-    def _learn(self, in_time: bool) -> None:
+    def _miss(self) -> None:
+        self.left = 0
+        self._learn(2 * self._most_s, False)  # who knows when
+
+    def _learn(self, after_s: float, in_time: bool) -> None:
+        self._times.learn(None, self._samples, after_s)
         self._batches += 1
         self._in_time += max(WEIGHT, 1 / self._batches) * (in_time - self._in_time)
 
@@ -86,6 +95,15 @@ class Returns:
         until = self._answered_at + min(mean_s + CAUTION * deviation_s, self._most_s)
         return until if now < until else None
 
+    def gain(self, bucket: Hashable, waiting: int, more: int, most: int, wait_s: float) -> bool:
+        """Whether those that wait had better run together with so many that come later, `most` at most, than alone."""
+        sizes = (waiting, more, min(waiting + more, most))
+        alone_s, others_s, together_s = (self._costs.predict(bucket, size)[0] for size in sizes)
+        if alone_s is None or others_s is None or together_s is None:
+            return False
+        # What more of them take is told by trying.
+        return not self._costs.knows_slope(bucket) or GAIN * (together_s + wait_s) <= alone_s + others_s
+
     def _predict(self, samples: int) -> tuple[float | None, float]:
         if self._batches < SEEN or self._in_time < BELIEVED:
             return None, 0.0
@@ -96,7 +114,3 @@ class Returns:
 
     def __repr__(self) -> str:
         return f"<Returns: {self._in_time:.0%} in time, {self.left} of {self._samples} to come>"
-
-
-def _most_of(samples: int) -> int:
-    return ceil(SHARE * samples)
