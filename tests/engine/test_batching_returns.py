@@ -171,7 +171,7 @@ def learned(seconds: float = 5 * MS) -> Returns:
 
 def rounds(returns: Returns, number: int, back_after_s: float, samples: int = 4) -> None:
     for place in range(number):
-        returns.answered(samples, None, now := place * 10.0)
+        returns.answered(samples, None, 5 * MS, now := place * 10.0)
         for _ in range(samples):
             if returns.left:
                 returns.came(now + back_after_s)
@@ -183,7 +183,7 @@ def test_they_are_waited_for_after_some_batches_whose_samples_were_back() -> Non
     assert returns.back_s(4) is None
     rounds(returns, 1, 1 * MS)
     assert returns.back_s(4) == pytest.approx(1 * MS)
-    returns.answered(4, None, 1000.0)
+    returns.answered(4, None, 5 * MS, 1000.0)
     assert returns.until(1000.0) == pytest.approx(1000 + 1 * MS)
     assert returns.until(1000 + 2 * MS) is None
 
@@ -199,7 +199,7 @@ def test_four_batches_in_vain_end_it() -> None:
 
 def test_one_of_eight_who_is_slow_keeps_nobody() -> None:
     returns = learned()
-    returns.answered(8, None, 0.0)
+    returns.answered(8, None, 5 * MS, 0.0)
     assert returns.left == 7
 
 

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from asyncline.engine.batching.cost import CostModel
 from asyncline.engine.batching.limits import Limits
+from asyncline.engine.batching.returns import Returns
 from asyncline.engine.batching.shares import Shares
 
 
@@ -96,6 +97,8 @@ class Backlog(Generic[S]):
         self.limits = Limits(batch_size)
         #: Samples that could not be answered in time, found when their batch closed. Whoever reads them empties it.
         self.late: list[S] = []
+        #: Told of those that come; None where nobody is waited for.
+        self.returns: Returns | None = None
         self._rows = rows
         self._cost = cost
         self._priority = priority
@@ -123,6 +126,8 @@ class Backlog(Generic[S]):
             self._add(bucket, sample)
         bucket.append(sample)
         self._count += 1
+        if self.returns is not None and self.returns.left:
+            self.returns.came(sample.ready_at)
 
     def put_back(self, samples: Sequence[S]) -> None:
         """Add samples that a batch had already: they are the first of their buckets again, in this order."""

@@ -94,17 +94,11 @@ class Batcher(Backlog[S]):
         self.splitter: Splitter[S] = Splitter()
         self.retry = retry
         self._stages = CostModel()
-        #: None where nobody is waited for.
-        waits = replicas == 1 and batch_size > 1 and self._is_plain and not max_delay_s
-        self.returns = Returns(self.costs) if waits else None
+        if replicas == 1 and batch_size > 1 and self._is_plain and not max_delay_s:
+            self.returns = Returns(self.costs)
         self._reruns: deque[Run[S]] = deque()
         self._late_count = 0
         self._rerun_count = 0
-
-    def put(self, sample: S) -> None:
-        super().put(sample)
-        if self.returns is not None and self.returns.left:
-            self.returns.came(sample.ready_at)
 
     # -- what to do
 
@@ -117,7 +111,7 @@ class Batcher(Backlog[S]):
         if load is not None:
             if self.replicas.idle_count > 1:
                 most = self._share(self.replicas.idle_count)
-            may_grow = self._awaits(now)
+            may_grow = self.returns is not None and self.returns.believed and self._awaits(self.returns, now)
         else:
             load = self.replicas.soonest(now)
             if load is None:
@@ -151,20 +145,19 @@ class Batcher(Backlog[S]):
             return None
         return max(ready_at, self._close_at(load))
 
-    def _awaits(self, now: float) -> bool:
+    def _awaits(self, returns: Returns, now: float) -> bool:
         """Whether an idle replica waits for those whom its last batch answered."""
-        returns = self.returns
-        if returns is None or not returns.left or (until := returns.until(now)) is None:
-            return False
-        return self._had_better_wait(returns, returns.left, until - now, now)
+        until = returns.until(now)
+        return until is not None and self._had_better_wait(returns, returns.left, until - now, now)
 
     def _joins(self, load: Load[S]) -> bool:
         """Whether what waits does so for those whom the running batch will answer, to run with them."""
-        if self.returns is None or load.running is None:
+        returns = self.returns
+        if returns is None or not returns.believed or load.running is None:
             return False
         more = len(load.running.samples)
-        back_s = self.returns.back_s(min(self._count + more, self.batch_size))
-        return back_s is not None and self._had_better_wait(self.returns, more, back_s + self.stage_s, load.ends_at)
+        back_s = returns.back_s(min(self._count + more, self.batch_size))
+        return back_s is not None and self._had_better_wait(returns, more, back_s + self.stage_s, load.ends_at)
 
     def _had_better_wait(self, returns: Returns, more: int, wait_s: float, now: float) -> bool:
         if len(self._buckets) > 1 or not 0 < self._count < self.batch_size or self.limits.lowered:
@@ -216,7 +209,7 @@ class Batcher(Backlog[S]):
         if seconds > 0:
             self.costs.learn(run.bucket, run.size, seconds)
             if self.returns is not None:
-                self.returns.answered(len(run.samples), run.bucket, ended_at)
+                self.returns.answered(len(run.samples), run.bucket, seconds, ended_at)
         if run.isolation is not None:
             return self._follow(run, self.splitter.half_succeeded(run.isolation, seconds))
         if seconds > 0:

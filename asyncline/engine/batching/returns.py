@@ -21,6 +21,7 @@ MOST_S = 5e-3
 """And in seconds."""
 LEAST_S = 1e-3
 """Nobody is waited for where it would be shorter: the timers of a loop have milliseconds."""
+SHORTEST_S = LEAST_S / MOST
 GAIN = 1.1
 """How much faster one run of two batches has to be, with the wait before it, than the two."""
 SHARE = 7 / 8
@@ -45,6 +46,8 @@ class Returns:
         self._costs = costs
         self._batches = 0
         self._in_time = 0.0
+        #: Whether they come back in time, of late.
+        self.believed = False
         self._times = CostModel()
         self._answered_at = 0.0
         self._samples = 0
@@ -52,10 +55,12 @@ class Returns:
         #: How many are to come until the batch that was answered last is back.
         self.left = 0
 
-    def answered(self, samples: int, bucket: Hashable, now: float) -> None:
-        """A batch is over."""
+    def answered(self, samples: int, bucket: Hashable, seconds: float, now: float) -> None:
+        """A batch is over, which ran for so long."""
         if self.left:
             self._miss()
+        if seconds < SHORTEST_S:
+            return
         shortest_s, _ = self._costs.predict(bucket, 1)
         self._most_s = min(MOST * shortest_s, MOST_S) if shortest_s is not None else 0.0
         self.left = ceil(SHARE * samples) if self._most_s >= LEAST_S else 0
@@ -80,6 +85,7 @@ class Returns:
         self._times.learn(None, self._samples, after_s)
         self._batches += 1
         self._in_time += max(WEIGHT, 1 / self._batches) * (in_time - self._in_time)
+        self.believed = self._batches >= SEEN and self._in_time >= BELIEVED
 
     def back_s(self, samples: int) -> float | None:
         """How soon after a batch of so many they are back; None where they are not, or not soon enough."""
@@ -105,7 +111,7 @@ class Returns:
         return not self._costs.knows_slope(bucket) or GAIN * (together_s + wait_s) <= alone_s + others_s
 
     def _predict(self, samples: int) -> tuple[float | None, float]:
-        if self._batches < SEEN or self._in_time < BELIEVED:
+        if not self.believed:
             return None, 0.0
         if not self._times.knows_slope(None):
             samples = self._samples  # as soon as those, until it is tried
