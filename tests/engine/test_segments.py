@@ -45,15 +45,6 @@ class End:
         self.link.send(("returns",))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def what_was_there_before_is_not_collected() -> Iterator[None]:
-    """The collector runs at every flush here, and would need up to a second to go through what all other tests left."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture
 def ends() -> Iterator[tuple[End, End]]:
     gc.collect()  # what the test before left to the collector must not go in between
