@@ -201,16 +201,18 @@ async def test_a_lost_device_is_not_asked_again(monkeypatch: pytest.MonkeyPatch)
 
 async def test_what_was_in_flight_when_the_device_was_lost_is_not_trusted_even_if_its_mark_passes() -> None:
     device = Device(byte_s=1.0)
-    begun = threading.Semaphore(0)
+    raised, went_on = threading.Event(), threading.Event()
 
     class Losing(Piped):
         def arrays(self, sample: Any) -> Any:
             if sample[0] == 13:
+                raised.set()
                 raise DeviceLost("seen by the submitting thread")
             return super().arrays(sample)
 
     def clock() -> float:
-        begun.release()  # the submitting thread asks when it takes a batch
+        if raised.is_set():
+            went_on.set()  # the submitting thread asks when it takes the next batch
         return device.time.now
 
     op = Losing(Request(), load=lambda: doubler(device), batch_size=4)
@@ -221,8 +223,7 @@ async def test_what_was_in_flight_when_the_device_was_lost_is_not_trusted_even_i
         feeder.put(rows(1), rows(2))
         await asyncio.to_thread(device.time.asleep.wait)  # the completing thread, for the first
         feeder.put(rows(13), rows(4))
-        for _ in range(4):
-            await asyncio.to_thread(begun.acquire)
+        await asyncio.to_thread(went_on.wait)
         device.time.go()
         first, *others = await feeder.wait()
         assert numbers(first) == [2]
