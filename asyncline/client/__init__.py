@@ -6,6 +6,7 @@ loop_thread.py  its event loop
 retry.py        whether and when a call is sent again, pure
 wires/          HTTP, gRPC, msgpack over TCP
 tcp.py          TcpConnection: one connection of the last
+frame_socket.py FrameSocket: frames in and out of its socket
 tcp_calls.py    calls that wait for their answers there
 
 remote.py       Remote: a model that another server holds, as an Op

@@ -14,48 +14,39 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from asyncline.client.base import CONNECT_S, Malformed, Refused
+from asyncline.client.frame_socket import FrameSocket
 from asyncline.client.tcp_calls import C, Call, PartsCall
+from asyncline.engine.alarm import Alarm
 from asyncline.errors import BadRequest, DeadlineExceeded, RequestError, TooLarge, Unavailable
 from asyncline.wire.frame import decoder, messages
-from asyncline.wire.frame.decoder import Buffer, Decoder, Frame
+from asyncline.wire.frame.decoder import Buffer, Frame
 from asyncline.wire.frame.messages import ClientHello, Options, ServerHello
 from asyncline.wire.frame.values import Encoder
 
-SCRATCH_NBYTES = 64 * 1024
-JOINED_NBYTES = 64 * 1024
-"""Up to here, copying what is to be written into one piece costs less than writing it in several."""
-UNSENT_NBYTES = 2**20
-"""With more than this written and not yet taken by the server, calls wait."""
 AHEAD = 32
 """Most parts of one answer that are sent before they are taken."""
 LAST_STREAM = 2**32 - 1
 GRACE_S = 0.04
 """How much longer than its timeout a call waits: the server's own answer says where the time went."""
-LEAST_S = 1e-3
-"""A loop's timers have milliseconds."""
 CLOSE_S = 1.0
 """How long a close waits for what is still to be sent."""
 
 
-class TcpConnection(asyncio.BufferedProtocol):
+class TcpConnection(FrameSocket):
     """Open it with `open`. Belongs to the loop on which it was opened.
 
     :param max_answer_nbytes: longer answers are refused.
     """
 
-    _socket: asyncio.Transport
-
     def __init__(self, address: str, max_answer_nbytes: int) -> None:
+        super().__init__(self._wants)
         self.address = address
         #: What the server said of itself.
         self.server: ServerHello
-        self._loop = asyncio.get_running_loop()
-        self._decoder = Decoder(admit=self._wants)
         self._encoder = Encoder(copy=False)
-        self._scratch = memoryview(bytearray(SCRATCH_NBYTES))
         self._max_answer_nbytes = max_answer_nbytes
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
@@ -64,13 +55,9 @@ class TcpConnection(asyncio.BufferedProtocol):
         #: By stream, in order: the frames of calls that wait until there is room for them.
         self._unsent: dict[int, list[Buffer]] = {}
         self._stream = 0
-        self._out: list[Buffer] = []
-        self._is_flush_due = False
-        self._is_paused = False
         #: Why there will be no more calls.
         self._end: RequestError | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._loop, self._expire)
 
     @classmethod
     async def open(
@@ -196,10 +183,12 @@ class TcpConnection(asyncio.BufferedProtocol):
         parts, body_nbytes = messages.encode_call(self._encoder, stream, graph, options, payload)
         if body_nbytes > self.server.max_body_nbytes:
             raise TooLarge(f"a body of {body_nbytes} bytes is over the server's limit of {self.server.max_body_nbytes}")
-        expires_at = None if timeout_s is None else self._loop.time() + timeout_s + GRACE_S
+        expires_at = None
+        if timeout_s is not None:
+            now = self._loop.time()
+            expires_at = now + timeout_s + GRACE_S
+            self._alarm.set(expires_at, now)
         self._calls[stream] = call = kind(self._loop.create_future(), timeout_s, expires_at)
-        if expires_at is not None:
-            self._watch(expires_at)
         self._unsent[stream] = parts
         self._send()
         return stream, call
@@ -260,17 +249,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     # -- deadlines ----------------------------------------------------------------------------------
 
-    def _watch(self, at: float) -> None:
-        """One timer for whatever call is due first."""
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at = max(at, self._loop.time() + LEAST_S)
-        self._timer = self._loop.call_at(self._timer_at, self._expire)
-
     def _expire(self) -> None:
-        self._timer = None
         now = self._loop.time()
         later = []
         for stream, call in tuple(self._calls.items()):
@@ -282,7 +261,7 @@ class TcpConnection(asyncio.BufferedProtocol):
                 self._forsake(stream)
                 call.answer.set_exception(DeadlineExceeded(f"no answer within {call.timeout_s:g} s"))
         if later:
-            self._watch(min(later))
+            self._alarm.set(min(later), now)
 
     # -- answers ------------------------------------------------------------------------------------
 
@@ -363,31 +342,10 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     # -- the socket ---------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._socket = cast(asyncio.Transport, transport)
-        self._socket.set_write_buffer_limits(UNSENT_NBYTES)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._scratch if self._decoder.buffer is None else self._decoder.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._decoder.buffer is None:
-            self._take(self._decoder.feed(self._scratch[:nbytes]))
-        else:
-            self._take(self._decoder.received(nbytes))
-
-    def pause_writing(self) -> None:
-        self._is_paused = True
-
-    def resume_writing(self) -> None:
-        self._is_paused = False
-        self._send()
-
     def connection_lost(self, exc: Exception | None) -> None:
         why = self._end or Unavailable(str(exc or "the server closed it"))
         self._end = why
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         if not self._greeted.done():
             refusal = why if isinstance(why, Malformed) else Refused(f"{self.address} hung up without a HELLO: {why}")
             self._not_greeted(refusal)
@@ -402,23 +360,6 @@ class TcpConnection(asyncio.BufferedProtocol):
     def _not_greeted(self, why: RequestError) -> None:
         self._greeted.set_exception(why)
         self._greeted.exception()  # perhaps nobody waits for it any more
-
-    def _write(self, parts: list[Buffer]) -> None:
-        """With all that is said in this turn of the loop."""
-        self._out += parts
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._is_flush_due = False
-        out, self._out = self._out, []
-        if self._socket.is_closing():
-            return
-        if sum(map(len, out)) > JOINED_NBYTES:
-            self._socket.writelines(out)
-        else:
-            self._socket.write(b"".join(out))
 
     def __repr__(self) -> str:
         state = "open" if self._end is None else f"ended: {self._end}"
