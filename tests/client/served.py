@@ -68,7 +68,8 @@ class Served:
         self.addresses = {wire: transport.address for wire, transport in transports.items()}
 
     def client(self, wire: str, **parameters: Any) -> AsyncClient:
-        return AsyncClient(self.addresses[wire], **{"retries": 0, **parameters})
+        # On a busy machine a connection may take longer than the usual 2 s.
+        return AsyncClient(self.addresses[wire], **{"retries": 0, "connect_timeout": 20.0, **parameters})
 
     async def until_empty(self) -> None:
         """Nothing announces that a server has seen a client leave: let the loop go round, for a bounded time."""
