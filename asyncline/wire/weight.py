@@ -26,7 +26,7 @@ _WIDE = 4
 
 _MARKS = tuple(zip(b'{[,:"', (88, 72, 40, 40, 40), strict=True))
 """Of JSON: what each stands for, together with what else there has to be."""
-_NUMBER = 40
+_NUMBER, _STRING = 40, 64
 _MAP, _ENTRY, _LIST, _ELEMENT = 64, 160, 64, 80
 """Of msgpack."""
 
@@ -60,6 +60,18 @@ class Scale:
         for place in range(0, octets.size, _PIECE_NBYTES):  # between two of which other threads get their turn
             piece = octets[place : place + _PIECE_NBYTES]
             self.add(sum(int(np.count_nonzero(piece == mark)) * nbytes for mark, nbytes in _MARKS))
+
+    def add_strings(self, nbytes: int, most: int) -> None:
+        """:raises TooLarge: what raw BYTES become is too much.
+
+        :param nbytes: of all of them, each behind its length.
+        :param most: so many there may be.
+        """
+        self.add(nbytes + _STRING * min(most, nbytes // 4))
+
+    def add_text(self, text: bytes) -> None:
+        """:raises TooLarge: what UTF-8 becomes is too much."""
+        self.add(len(text) * (1 if text.isascii() else _WIDE))
 
     def add_array(self, array: Array) -> None:
         """:raises TooLarge: what an array of numbers becomes as lists is too much."""

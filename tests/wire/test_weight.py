@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgpack as reference
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from asyncline.errors import TooLarge
 from asyncline.settings import LEAST_DECODED_NBYTES, ServiceSettings
 from asyncline.wire import json, msgpack
 from asyncline.wire.frame import messages, values
+from asyncline.wire.oip import InferRequest, InferTensor, grpc, rest
 from asyncline.wire.weight import LEAST_NBYTES, Scale
 
 COUNT = 20_000
@@ -128,6 +130,31 @@ def test_what_a_request_has_in_several_places_is_weighed_together() -> None:
     json.decode(text, scale=scale)
     with pytest.raises(TooLarge):
         json.decode(text, scale=scale)
+
+
+@pytest.mark.parametrize("element", [b"", b"ab"])
+def test_strings_weigh_no_less_than_they_are(element: bytes) -> None:
+    array = np.empty(COUNT, object)
+    array[:] = [element] * COUNT
+    request = InferRequest((InferTensor("x", "BYTES", array),))
+    message, body = grpc.encode_request(request), rest.encode_request(request)
+    whole = b"".join(body.parts)
+    for decode in (
+        lambda scale: grpc.decode_request(message, scale),
+        lambda scale: rest.decode_request(whole, body.header_nbytes, scale),
+    ):
+        assert weight(decode) >= become_nbytes(lambda decode=decode: decode(None)) > 8 * COUNT
+        with pytest.raises(TooLarge):
+            decode(Scale(COUNT))
+
+
+def test_a_long_string_weighs_what_it_is() -> None:
+    scale = Scale(10**7)
+    scale.add_strings(10**6, 1)
+    scale.add_text(b"a" * 10**6)
+    assert scale.nbytes < 2.001 * 10**6
+    scale.add_text("\U0001f600".encode() * 1000)
+    assert scale.nbytes >= 2 * 10**6 + 4000
 
 
 def test_what_is_short_is_not_weighed() -> None:

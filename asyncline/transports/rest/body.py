@@ -64,6 +64,8 @@ class BodyDecoder:
             if self.raw_field is not None:
                 return {self.raw_field: body}
             if not self.fields:
+                if scale is not None and kind == "text/plain":
+                    scale.add_text(body)
                 return Text(max_length=len(body)).parse(body) if kind == "text/plain" else body
         raise Unsupported(f"media type {kind!r} is not accepted here: send {self.accepted()}")
 

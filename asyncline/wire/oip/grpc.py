@@ -221,7 +221,10 @@ def _read_tensors(
             elif position in numbers or tensor.contents.ListFields():
                 raise BadRequest("has both raw and typed contents")
             else:
-                array = datatypes.from_raw(raw[position], tensor.datatype, tensor.shape)
+                data = raw[position]
+                if scale is not None and tensor.datatype == "BYTES":
+                    scale.add_strings(data.nbytes, datatypes.count(tensor.shape))
+                array = datatypes.from_raw(data, tensor.datatype, tensor.shape)
             found.append(InferTensor(tensor.name, tensor.datatype, array, parameters))
     return unique(kind, found)
 

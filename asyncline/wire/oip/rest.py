@@ -306,6 +306,8 @@ def _decode_tensor(
             raise BadRequest("binary_data_size is no number of bytes")
         if size > raw.nbytes:
             raise BadRequest(f"binary_data_size is {size}, but {raw.nbytes} bytes are left of the body")
+        if scale is not None and datatype == "BYTES":
+            scale.add_strings(size, datatypes.count(shape))
         return InferTensor(name, datatype, datatypes.from_raw(raw[:size], datatype, shape), parameters), size
 
 
