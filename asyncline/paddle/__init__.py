@@ -35,7 +35,8 @@ What differs
     times             of an Op without `process` are one, of preprocess and postprocess together
     edges             may skip levels; branches get copies of what they share
     jump_to_ops       one Op, for each request by itself; check_jumping gets its ChannelData by its data_id. A loop
-                      ends by the deadline at the latest. A jump that leaves an Op waiting is refused at the start
+                      ends by the deadline at the latest, and its rounds are one time of each Op. A jump that leaves an
+                      Op waiting is refused at the start
     errors            numbers are the same, texts nearly. An exception ends its request, never the service
     start             an init_op or a model that fails ends the start, and says which Op it was
     server_endpoints  with client_type pipeline_grpc, of another pipeline; else addresses of servers of the Open
