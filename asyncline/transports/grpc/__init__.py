@@ -10,6 +10,7 @@
     call.py         Call: one call, from its headers to its trailers; where an Item becomes an answer
     head.py         what the headers of a call say
     inbox.py        messages put together from what arrives, within their limits
+    outbox.py       what a call has to say, until the client takes it
     compression.py  gzip and deflate, in both directions
     status.py       outcomes as statuses
     meter.py        frames counted before anything is done for them

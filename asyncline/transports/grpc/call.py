@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -29,6 +28,7 @@ from asyncline.errors import (
 from asyncline.transports.grpc import compression
 from asyncline.transports.grpc.head import Head
 from asyncline.transports.grpc.inbox import Bytes, Inbox, Message
+from asyncline.transports.grpc.outbox import Outbox
 from asyncline.transports.grpc.status import OK, Headers, trailers
 from asyncline.transports.inflate import inflate, inflate_nowait
 from asyncline.transports.threads import in_thread
@@ -41,9 +41,6 @@ log = logging.getLogger("asyncline.grpc")
 T = TypeVar("T")
 
 MESSAGE = "a message"
-INITIAL: Headers = [(":status", "200"), ("content-type", "application/grpc")]
-JOINED_NBYTES = 16 * 1024
-"""Up to here, copying a message behind its prefix costs less than another frame."""
 
 
 class Options(TypedDict, total=False):
@@ -83,7 +80,6 @@ class Call:
             self._shared.engine.admission.release,
         )
         self._handler: Handler | None = None
-        self._encoding = compression.IDENTITY
         #: Whether the client has said all that it will.
         self.is_ended = False
         #: Whether there is nothing more to say to it, or nobody to say it to.
@@ -97,14 +93,10 @@ class Call:
         self._written: asyncio.Future[None] | None = None
         #: Bytes of DATA that are here, but for which the client gets no new window yet.
         self._unacked_nbytes = 0
-        self._has_initial = False
         #: Whether the task is one that waits for a thread, and ends soon.
         self._is_working = False
-        # -- for the connection, what is to be written
-        self.out: deque[Bytes] = deque()
-        self.out_nbytes = 0
-        #: What comes behind `out`, and ends the call.
-        self.trailers: Headers | None = None
+        #: For the connection, what is to be written.
+        self.out = Outbox()
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -126,7 +118,7 @@ class Call:
                     raise Unauthenticated("a bearer token is required: send authorization: Bearer TOKEN")
             if "grpc-encoding" in head.metadata:
                 compression.check(head.encoding)
-                self._encoding = compression.chosen(head.encoding, head.accepted)
+                self.out.encoding = compression.chosen(head.encoding, head.accepted)
             timeout_s = head.timeout_s
             if timeout_s is not None:
                 self.expires_at = self.began_at + timeout_s
@@ -139,7 +131,7 @@ class Call:
     @property
     def is_settled(self) -> bool:
         """Whether the outcome is known, be it written or not."""
-        return self.is_done or self.trailers is not None
+        return self.is_done or self.out.trailers is not None
 
     @property
     def is_receiving(self) -> bool:
@@ -217,7 +209,6 @@ class Call:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self.out.clear()
-        self.out_nbytes = 0
         self.drained()
 
     def drained(self) -> None:
@@ -310,10 +301,9 @@ class Call:
         """
         if self.is_settled:
             return
-        encoding = self._encoding
-        if encoding != compression.IDENTITY and len(message) > compression.LEAST_NBYTES:
+        if self.out.compresses(message):
             # Off the loop: a message of the largest size takes a tenth of a second.
-            compress = partial(asyncio.to_thread, compression.compress, message, encoding)
+            compress = partial(asyncio.to_thread, compression.compress, message, self.out.encoding)
             self.work(compress, partial(self._put_last, 1, about))
         else:
             self._put_last(0, about, message)
@@ -344,7 +334,7 @@ class Call:
     def finish(self, about: Headers | None = None) -> None:
         """End the call well."""
         if not self.is_settled:
-            self.trailers = OK + about if about else OK
+            self.out.trailers = OK + about if about else OK
             self._connection.pump(self)
 
     def fail(self, error: RequestError | GRPCError, about: Headers | None = None) -> None:
@@ -357,32 +347,15 @@ class Call:
         found = trailers(error) + (about or [])
         if isinstance(error, Unsupported):
             found.append(("grpc-accept-encoding", compression.ACCEPTED))
-        self.trailers = found
+        self.out.trailers = found
         self._connection.pump(self)
 
     def _failed(self, error: Exception) -> None:
         log.error("%s: the server failed", self.head.path, exc_info=error)
         self.fail(OpError("the server failed; its log says how"))
 
-    def initial(self) -> Headers | None:
-        """The headers of the answer, the first time."""
-        if self._has_initial:
-            return None
-        self._has_initial = True
-        if self._encoding == compression.IDENTITY:
-            return INITIAL
-        return [*INITIAL, ("grpc-encoding", self._encoding)]
-
     def _put(self, flag: int, message: Bytes) -> None:
-        prefix = bytes((flag,)) + len(message).to_bytes(4, "big")
-        if len(message) <= JOINED_NBYTES:
-            self.out.append(prefix + message)
-        else:
-            self.out.append(prefix)
-            self.out.append(memoryview(message))
-        nbytes = len(prefix) + len(message)
-        self.out_nbytes += nbytes
-        self._connection.added(self, nbytes)
+        self._connection.added(self, self.out.put(message, flag))
 
     # -- for a method that is a coroutine: grpclib's stream --------------------------------------------
 
@@ -390,7 +363,7 @@ class Call:
         try:
             async with asyncio.timeout_at(self.expires_at) as timeout:
                 await handler.func(self)
-            if not handler.cardinality.server_streaming and not self._has_initial and not self.out:
+            if not handler.cardinality.server_streaming and not self.out.has_begun and not self.out:
                 raise OpError("the method has no answer")
         except TimeoutError as error:
             if timeout.expired():
@@ -461,14 +434,14 @@ class Call:
         if self.is_done:
             raise Cancelled("the client left")
         data = message if isinstance(message, bytes | memoryview) else message.SerializeToString()
-        flag = int(self._encoding != compression.IDENTITY and len(data) > compression.LEAST_NBYTES)
+        flag = int(self.out.compresses(data))
         if flag:
-            data = await asyncio.to_thread(compression.compress, data, self._encoding)
+            data = await asyncio.to_thread(compression.compress, data, self.out.encoding)
         self.send(data, flag)
         await self.written()
 
     def send(self, message: Bytes, flag: int = 0) -> None:
-        """Send one, without waiting; what the client does not take yet is `out_nbytes`.
+        """Send one, without waiting; what the client does not take yet is in `out`.
 
         :param flag: 1: it is compressed.
         """

@@ -291,14 +291,14 @@ class Connection(asyncio.Protocol):
         if self._state >= ENDING:
             return
         h2, stream_id, out = self._h2, call.stream_id, call.out
-        if not out and call.trailers is None:
+        if not out and out.trailers is None:
             return
         if not h2.is_open(stream_id):
             return  # its RST_STREAM came with what it is the answer to, and is the next event
-        initial = call.initial()
+        initial = out.initial()
         if initial is not None:
-            if not out and call.trailers is not None:  # an error alone is one frame
-                h2.write_headers(stream_id, initial + call.trailers, end=True)
+            if not out and out.trailers is not None:  # an error alone is one frame
+                h2.write_headers(stream_id, initial + out.trailers, end=True)
                 self._meter.allow(1)
                 self._close(call)
                 return
@@ -307,21 +307,14 @@ class Connection(asyncio.Protocol):
             window = h2.window_of(stream_id)
             if window <= 0:
                 break
-            part = out[0]
-            if len(part) <= window:
-                out.popleft()
-            else:
-                out[0] = memoryview(part)[window:]
-                part = memoryview(part)[:window]
-            h2.write_data(stream_id, part)
-            call.out_nbytes -= len(part)
+            h2.write_data(stream_id, out.take(window))
             self._meter.allow(1)
             if h2.unsent_nbytes > FLUSH_NBYTES:
                 self._flush()
         self._flush_soon()
         if not out:
-            if call.trailers is not None:
-                h2.write_headers(stream_id, call.trailers, end=True)
+            if out.trailers is not None:
+                h2.write_headers(stream_id, out.trailers, end=True)
                 self._close(call)
             else:
                 self._keep(call)
@@ -332,14 +325,14 @@ class Connection(asyncio.Protocol):
     def _keep(self, call: Call) -> None:
         """Count what the client does not take as bytes in flight: there is less room then for what would add to it."""
         unread = self._writing.get(call)
-        if not call.out_nbytes:
+        if not call.out.nbytes:
             if unread is not None:
                 unread.end()
                 del self._writing[call]
         elif unread is None:
             unread = self._writing[call] = Unread(self._ticket.guard)
             now = self._loop.time()
-            self._alarm.set(unread.begin(call.out_nbytes, now), now)
+            self._alarm.set(unread.begin(call.out.nbytes, now), now)
 
     def added(self, call: Call, nbytes: int) -> None:
         """A call has so much more to write."""
@@ -481,7 +474,7 @@ class Connection(asyncio.Protocol):
         """Calls whose answer is not taken."""
         due = float("inf")
         for call, unread in tuple(self._writing.items()):
-            again = unread.look(call.out_nbytes, now)
+            again = unread.look(call.out.nbytes, now)
             if again is not None:
                 due = min(due, again)
                 continue

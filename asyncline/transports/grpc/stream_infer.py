@@ -63,7 +63,7 @@ class StreamInfer:
         call = self._call
         while (message := await call.receive()) is not None:
             await self._start(message)
-            if call.out_nbytes > UNREAD_NBYTES:
+            if call.out.nbytes > UNREAD_NBYTES:
                 await call.written()
             await self._until_below(MOST_IN_FLIGHT)
         await self._until_below(1)
@@ -101,7 +101,7 @@ class StreamInfer:
 
     def _part(self, request: InferRequest, item: Item, part: Any) -> None:
         self._answer(request, part, final=False)
-        if self._call.out_nbytes > UNREAD_NBYTES:
+        if self._call.out.nbytes > UNREAD_NBYTES:
             item.hold()
             self._held.add(item)
 
