@@ -137,6 +137,18 @@ class Make(Op):
         return np.zeros(count)
 
 
+class Views(Op):
+    """What `process` returns are views of its input, which lies in memory shared with a worker."""
+
+    batch_size = 8
+
+    def preprocess(self, value: int) -> Any:
+        return np.full((300, 300), value, np.int32)
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        return [array[10:20] for array in batch]
+
+
 class Spoil(Op):
     """Changes its input."""
 

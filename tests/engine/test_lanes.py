@@ -35,7 +35,7 @@ from asyncline.graph.plan import Node
 from asyncline.settings import Settings, Source, merge
 
 from .ops import graph_of
-from .pool_ops import BadInit, Busy, DyingInit, HangingInit, Make, Meeting, Spoil, Threaded
+from .pool_ops import BadInit, Busy, DyingInit, HangingInit, Make, Meeting, Spoil, Threaded, Views
 
 
 class Watching(Observer):
@@ -334,6 +334,16 @@ async def test_an_array_stays_where_it_is_from_worker_to_worker() -> None:
         lane.segments.sweep()
         # What the server itself wrote: the request's array, and an index for each hop.
         assert lane.segments.used_bytes <= 4 * 2**21
+
+
+async def test_views_of_its_input_that_process_returns_stay_as_they_are() -> None:
+    graph = graph_of(Views)
+    async with Engine(graph, pool(graph, workers=2)) as engine:
+        kept = await asyncio.gather(*map(engine.submit, range(40)))
+        for _ in range(3):  # others that would get the memory
+            await asyncio.gather(*map(engine.submit, range(100, 140)))
+        for value, array in enumerate(kept):
+            assert array.shape == (10, 300) and (array == value).all()
 
 
 async def test_results_that_fill_the_memory_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
