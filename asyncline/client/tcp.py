@@ -19,7 +19,6 @@ from typing import Any, Self
 from asyncline.client.base import CONNECT_S, Malformed, Refused
 from asyncline.client.frame_socket import FrameSocket
 from asyncline.client.tcp_calls import C, Call, PartsCall
-from asyncline.engine.alarm import Alarm
 from asyncline.errors import BadRequest, DeadlineExceeded, RequestError, TooLarge, Unavailable
 from asyncline.wire.frame import decoder, messages
 from asyncline.wire.frame.decoder import Buffer, Frame
@@ -31,6 +30,8 @@ AHEAD = 32
 LAST_STREAM = 2**32 - 1
 GRACE_S = 0.04
 """How much longer than its timeout a call waits: the server's own answer says where the time went."""
+LEAST_S = 1e-3
+"""A loop's timers have milliseconds."""
 CLOSE_S = 1.0
 """How long a close waits for what is still to be sent."""
 
@@ -57,7 +58,8 @@ class TcpConnection(FrameSocket):
         self._stream = 0
         #: Why there will be no more calls.
         self._end: RequestError | None = None
-        self._alarm = Alarm(self._loop, self._expire)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     @classmethod
     async def open(
@@ -183,12 +185,10 @@ class TcpConnection(FrameSocket):
         parts, body_nbytes = messages.encode_call(self._encoder, stream, graph, options, payload)
         if body_nbytes > self.server.max_body_nbytes:
             raise TooLarge(f"a body of {body_nbytes} bytes is over the server's limit of {self.server.max_body_nbytes}")
-        expires_at = None
-        if timeout_s is not None:
-            now = self._loop.time()
-            expires_at = now + timeout_s + GRACE_S
-            self._alarm.set(expires_at, now)
+        expires_at = None if timeout_s is None else self._loop.time() + timeout_s + GRACE_S
         self._calls[stream] = call = kind(self._loop.create_future(), timeout_s, expires_at)
+        if expires_at is not None:
+            self._watch(expires_at)
         self._unsent[stream] = parts
         self._send()
         return stream, call
@@ -249,7 +249,18 @@ class TcpConnection(FrameSocket):
 
     # -- deadlines ----------------------------------------------------------------------------------
 
+    # Not the Engine's Alarm: who only calls servers imports no Engine.
+    def _watch(self, at: float) -> None:
+        """One timer for whatever call is due first."""
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = max(at, self._loop.time() + LEAST_S)
+        self._timer = self._loop.call_at(self._timer_at, self._expire)
+
     def _expire(self) -> None:
+        self._timer = None
         now = self._loop.time()
         later = []
         for stream, call in tuple(self._calls.items()):
@@ -261,7 +272,7 @@ class TcpConnection(FrameSocket):
                 self._forsake(stream)
                 call.answer.set_exception(DeadlineExceeded(f"no answer within {call.timeout_s:g} s"))
         if later:
-            self._alarm.set(min(later), now)
+            self._watch(min(later))
 
     # -- answers ------------------------------------------------------------------------------------
 
@@ -345,7 +356,8 @@ class TcpConnection(FrameSocket):
     def connection_lost(self, exc: Exception | None) -> None:
         why = self._end or Unavailable(str(exc or "the server closed it"))
         self._end = why
-        self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._greeted.done():
             refusal = why if isinstance(why, Malformed) else Refused(f"{self.address} hung up without a HELLO: {why}")
             self._not_greeted(refusal)
