@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from asyncline.testing import run_virtual
-from asyncline.transports.guard.turns import Turns
+from asyncline.transports.guard.turns import ALONE_BURST, SHARED_S, Turns
+
+
+def turns_of(burst: int, *, shared: bool = True) -> Turns:
+    """Of one wire of two, of which the other has something to do, or nothing."""
+    wires: list[Turns] = []
+    found, other = Turns(burst, wires), Turns(burst, wires)
+    if shared:
+        other.left -= 1
+    return found
 
 
 class Client:
@@ -55,7 +64,7 @@ def in_turns(count: int, *sends: tuple[str, int], burst: int = 4, most: int = 10
     """What is done in each turn, the one of the sending first."""
 
     async def main() -> list[str]:
-        turns, done = Turns(burst), list[str]()
+        turns, done = turns_of(burst), list[str]()
         for name, messages in sends:
             Client(name, turns, done, most).send(messages)
         seen = []
@@ -89,7 +98,7 @@ def test_a_turn_is_made_up_for_only_when_it_is_used_up() -> None:
     """So that one message now and then costs no call of the loop."""
 
     async def main() -> tuple[list[int], int]:
-        turns, left = Turns(3), []
+        turns, left = turns_of(3), []
         for _ in range(5):
             turns.spend()
             left.append(turns.left)
@@ -103,7 +112,7 @@ def test_work_that_raises_does_not_keep_the_others_waiting() -> None:
     async def main() -> tuple[list[str], list[Any]]:
         raised: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
-        turns, done = Turns(1), list[str]()
+        turns, done = turns_of(1), list[str]()
         turns.spend()
 
         def fail() -> None:
@@ -123,3 +132,20 @@ def test_work_that_raises_does_not_keep_the_others_waiting() -> None:
 def test_nothing_is_lost_and_the_order_of_one_client_stays(burst: int) -> None:
     seen = "".join(in_turns(100, ("a", 30), ("b", 20), ("c", 1), burst=burst))
     assert (seen.count("a"), seen.count("b"), seen.count("c")) == (30, 20, 1)
+
+
+def test_while_no_other_wire_has_anything_to_do_a_turn_is_longer() -> None:
+    async def main() -> list[int]:
+        wires: list[Turns] = []
+        turns, other = Turns(4, wires), Turns(4, wires)
+        lefts = []
+        for others, seconds in ((0, 0.0), (1, 0.0), (0, SHARED_S / 2), (0, SHARED_S), (1, 0.0)):
+            if others:
+                other.spend(others)
+            await asyncio.sleep(seconds)
+            turns.spend(turns.left)
+            await asyncio.sleep(0)
+            lefts.append(turns.left)
+        return lefts
+
+    assert run_virtual(main()) == [ALONE_BURST, 4, 4, ALONE_BURST, 4]

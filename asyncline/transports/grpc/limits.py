@@ -23,7 +23,7 @@ class CallLimits:
     """Most short frames of one connection in one turn of the loop; others have theirs in between. A small call is two,
     and takes the loop about 0.1 ms: with 64 of them in a turn, requests by other wires waited six times as long."""
     turn_burst: int = 16
-    """Most of all connections."""
+    """Most of all connections, while other wires have something to do."""
     resets: int = 512
     """Most calls that a client may take back at once ..."""
     resets_per_s: float = 100.0

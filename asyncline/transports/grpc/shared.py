@@ -15,7 +15,7 @@ from asyncline.transports.grpc.head import Head
 from asyncline.transports.grpc.limits import CallLimits
 from asyncline.transports.grpc.status import Headers
 from asyncline.transports.guard.connections import Connections
-from asyncline.transports.guard.limits import Limits
+from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.guard.turns import Turns
 from asyncline.transports.timing import Timing, trace_headers
 
@@ -34,16 +34,16 @@ class Shared:
         self,
         engine: Engine,
         settings: ServiceSettings,
-        limits: Limits,
+        guard: ConnGuard,
         call_limits: CallLimits,
         methods: Mapping[str, Handler],
         open_methods: frozenset[str],
     ) -> None:
         self.engine = engine
         self.settings = settings
-        self.limits = limits
+        self.limits = guard.limits
         self.call_limits = call_limits
-        self.turns = Turns(call_limits.turn_burst)
+        self.turns = Turns(call_limits.turn_burst, guard.turns)
         self.methods = methods
         self.open_methods = open_methods
         self.max_body_nbytes = settings.max_body_nbytes

@@ -44,7 +44,7 @@ class GrpcTransport(Transport):
         for service in served:
             methods.update(service.__mapping__())
         open_methods = frozenset(path for service in served for path in service.open_methods)
-        self._shared = Shared(engine, settings, self._guard.limits, limits or CallLimits(), methods, open_methods)
+        self._shared = Shared(engine, settings, self._guard, limits or CallLimits(), methods, open_methods)
         self._listener = Listener(self._guard, "grpc", self._connect, alpn=("h2",))
 
     async def start(self) -> None:

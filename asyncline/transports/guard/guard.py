@@ -10,6 +10,7 @@ from typing import Any
 from asyncline.engine.engine import Engine
 from asyncline.settings import ServiceSettings
 from asyncline.transports.guard.limits import Limits
+from asyncline.transports.guard.turns import Turns
 
 log = logging.getLogger("asyncline.guard")
 
@@ -35,6 +36,8 @@ class ConnGuard:
         self.peers: Counter[str] = Counter()
         #: How many of the reserve are open, which are in no other count.
         self.reserved = 0
+        #: What each wire does in a turn of the loop.
+        self.turns: list[Turns] = []
 
     def admit(self, wire: str, address: Any) -> Ticket | None:
         """Count a new connection; None where it is one too many.

@@ -36,8 +36,9 @@ log = logging.getLogger("asyncline.rest")
 
 MSGPACK = "application/msgpack"
 BURST = 8
-"""Most pieces, each a small request, that are taken in in one turn of the loop; others wait. A small request takes it
-about 50 µs: with all of 64 connections in a turn, requests by other wires waited five times as long."""
+"""Most pieces, each a small request, that are taken in in one turn of the loop while other wires have something to do.
+A small request takes it about 50 µs: with all of 64 connections in a turn, those by other wires waited five times as
+long."""
 DOCS = files("asyncline.transports.rest").joinpath("docs.html").read_bytes()
 
 Page = Callable[[web.BaseRequest], Awaitable[Answer]]
@@ -79,7 +80,7 @@ class RestTransport(Transport):
             "/metrics": (self._metrics_page, True),
         }
         self._draining = False
-        self._turns = Turns(BURST)
+        self._turns = Turns(BURST, guard.turns)
         self._listener = Listener(guard, "rest", self._connect)
         self._server: web.Server | None = None
 

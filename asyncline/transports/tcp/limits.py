@@ -17,4 +17,4 @@ class CallLimits:
     """Most frames of one connection in one turn of the loop; others have theirs in between. With 64 of them in a turn
     requests by other wires waited twice as long, for 2 % more calls."""
     turn_burst: int = 32
-    """Most of all connections."""
+    """Most of all connections, while other wires have something to do."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asyncline.engine.engine import Engine
 from asyncline.settings import ServiceSettings
 from asyncline.transports.guard.connections import Connections
-from asyncline.transports.guard.limits import Limits
+from asyncline.transports.guard.guard import ConnGuard
 from asyncline.transports.guard.turns import Turns
 from asyncline.transports.tcp.limits import CallLimits
 from asyncline.wire.frame import messages
@@ -22,12 +22,12 @@ SCRATCH_NBYTES = 32 * 1024
 class Shared:
     """Made once; nothing of it belongs to one connection."""
 
-    def __init__(self, engine: Engine, settings: ServiceSettings, limits: Limits, call_limits: CallLimits) -> None:
+    def __init__(self, engine: Engine, settings: ServiceSettings, guard: ConnGuard, call_limits: CallLimits) -> None:
         self.engine = engine
         self.settings = settings
-        self.limits = limits
+        self.limits = guard.limits
         self.call_limits = call_limits
-        self.turns = Turns(call_limits.turn_burst)
+        self.turns = Turns(call_limits.turn_burst, guard.turns)
         self.max_body_nbytes = settings.max_body_nbytes
         self.max_weight = settings.max_decoded_nbytes
         self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None

@@ -28,7 +28,7 @@ class TcpTransport(Transport):
     ) -> None:
         self._settings = settings
         self._guard = guard or ConnGuard(engine, settings)
-        self._shared = Shared(engine, settings, self._guard.limits, limits or CallLimits())
+        self._shared = Shared(engine, settings, self._guard, limits or CallLimits())
         self._listener = Listener(self._guard, "tcp", self._connect)
 
     async def start(self) -> None:
