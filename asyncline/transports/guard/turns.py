@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-ALONE_BURST = 64
-"""Most messages in one turn while the other wires have nothing to do: the next phase of the work then finds its code in
-the core's cache more often. With 8 in a turn a small REST request costs 10 % more."""
+ALONE_BURST = 256
+"""Most messages in one turn while the other wires have nothing to do. Each phase of the work then finds its code in the
+core's cache more often: with 8 in a turn a small REST request costs 10 % more, and with fewer than there are
+connections most of them wait for a turn."""
 SHARED_S = 1.0
 """How long after its last message a wire counts as one that has something to do."""
 

@@ -84,38 +84,12 @@ class Connection(web.RequestHandler):
         self._begin_head()
 
     def data_received(self, data: bytes) -> None:
-        turns = self._turns
-        if not data:  # aiohttp says so, to go on with what it has
-            super().data_received(data)
-        elif turns.left > 0 and not self._waiting:
+        if data:  # else aiohttp says so, to go on with what it has
+            turns = self._turns
+            if turns.left <= 0 or self._waiting:
+                self._wait(data)
+                return
             turns.spend()
-            self._receive(data)
-        else:
-            if not self._waiting:
-                turns.wait(self._turn)
-            self._waiting += data
-            # Not at once: to stop and to begin again costs a sixth of a small request, and nearly always that is all.
-            if not self._is_full and len(self._waiting) > WAITING_NBYTES:
-                self._is_full = True
-                self._pause_transport_reading()
-
-    def _turn(self) -> None:
-        """Take in what waits."""
-        data, self._waiting = self._waiting, b""
-        if not self._ticket.is_open:
-            return
-        self._turns.spend()
-        self._receive(data)
-        if self._is_full:
-            self._is_full = False
-            if not self._reading_paused and not self._buffer_paused:
-                self._resume_transport_reading()
-
-    def _resume_transport_reading(self) -> None:
-        if not self._is_full:
-            super()._resume_transport_reading()
-
-    def _receive(self, data: bytes) -> None:
         count = self._request_count
         super().data_received(data)
         if self._request_count != count:
@@ -125,9 +99,34 @@ class Connection(web.RequestHandler):
                 return
             if isinstance(malformed := self._messages[-1][0], _ErrInfo):
                 self._end_body(BadRequest(f"the body is malformed: {_first_line(malformed.message)}"), "malformed")
-        elif self._is_spare or (not self._head_began_at and self._waits()):
+        elif data and (self._is_spare or (not self._head_began_at and self._waits())):
             self._is_spare = False
             self._begin_head()  # a request was waited for, and this was less than one
+
+    def _wait(self, data: bytes) -> None:
+        """Keep what came for this connection's turn."""
+        if not self._waiting:
+            self._turns.wait(self._turn)
+        self._waiting += data
+        # Not at once: to stop and to begin again costs a sixth of a small request, and nearly always that is all.
+        if not self._is_full and len(self._waiting) > WAITING_NBYTES:
+            self._is_full = True
+            self._pause_transport_reading()
+
+    def _turn(self) -> None:
+        """Take in what waits."""
+        data, self._waiting = self._waiting, b""
+        if not self._ticket.is_open:
+            return
+        self.data_received(data)
+        if self._is_full:
+            self._is_full = False
+            if not self._reading_paused and not self._buffer_paused:
+                self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        if not self._is_full:
+            super()._resume_transport_reading()
 
     def _waits(self) -> bool:
         """Whether all that came is answered. A request that aiohttp's task has not taken yet is there already."""
