@@ -11,6 +11,7 @@ tcp_calls.py    calls that wait for their answers there
 
 remote.py       Remote: a model that another server holds, as an Op
 signature.py    what such a model takes and gives: samples to requests and back, pure
+joined.py       requests that are batches share one to such a model
 pool.py         its endpoints: which one is asked, and when another
 base.py         Connection: the contract of a way to an endpoint
 rest.py         the Open Inference Protocol over HTTP

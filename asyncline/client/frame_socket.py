@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import cast
 
@@ -15,7 +16,7 @@ UNSENT_NBYTES = 2**20
 """With more than this written and not yet taken by the server, calls wait."""
 
 
-class FrameSocket(asyncio.BufferedProtocol):
+class FrameSocket(asyncio.BufferedProtocol, ABC):
     """:param admit: whether a body that is about to come is received."""
 
     _socket: asyncio.Transport
@@ -28,13 +29,13 @@ class FrameSocket(asyncio.BufferedProtocol):
         self._is_flush_due = False
         self._is_paused = False
 
+    @abstractmethod
     def _take(self, frames: Iterable[Frame]) -> None:
         """Frames have come; where the decoder has an error then, nothing that follows can be trusted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _send(self) -> None:
         """There may be room for more."""
-        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = cast(asyncio.Transport, transport)

@@ -10,12 +10,13 @@
     processing.py Processing: `process` of one Op at work, the replicas and what waits for them
     batching/     Batcher: which samples run together, when and where (pure policy)
     lanes/        where hooks run
-    expiry.py     deadlines on few timers; alarm.py: one timer for whatever comes first
+    expiry.py     deadlines on one timer; alarm.py: one timer for whatever comes first
     hooks.py      Observer: how tracer, metrics and logs see all this
     context.py    context(): what a hook may know of its request
     spans.py      Spans: what calls on its behalf carry, where its trace is exported
     memory.py     empty(): room for a large result where the server can read it
-    guard.py      LoopGuard: names the hook that blocks the loop
+    guard.py      LoopGuard: names the hook that blocks the loop; frames.py: which hook a stack is in
+    parts.py      Parts: an answer that goes out piece by piece; stream.py: to a caller in this process
 
     begin → token → unpack → [Channel → pre → Batcher → process → post]* → pack → Item.resolve → on_done
 

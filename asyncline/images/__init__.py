@@ -5,6 +5,7 @@ fetch.py     a URL to bytes: the Op; bytes pass through
 ├── url.py        a URL taken apart and judged
 ├── address.py    which addresses are public, and the policy
 ├── names.py      names to addresses, and every one judged
+├── one_answer.py what an origin may send before its answer
 ├── flights.py    one download for all who ask for the same at once
 ├── slots.py      bounds per host and in all
 ├── limits.py     what a download may cost

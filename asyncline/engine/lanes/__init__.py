@@ -7,6 +7,7 @@
     process.py   ProcessLane: a queue of Jobs in front of single-worker process pools
         crew.py         Crew: the processes that there are, and their successors
         pool_worker.py  PoolWorker: the server's side of one process; worker.py is what runs in it
+        worker_log.py   what such a process logs, brought to the server's loggers
         recipe.py       Recipe: how a process makes an Op of its own
         supervision.py  when a process starts again, and when an Op is refused
         link.py      Link: the connection between the server and one worker
