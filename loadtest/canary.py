@@ -39,10 +39,13 @@ class Canaries:
             if match := _ADDRESS.search(server.line(START_S)):
                 self.urls[match[1].partition(":")[0]] = match[1]
         self._canaries, self._grpc, self._tcp = canaries, grpc, tcp
+        self.realtime = False
 
     def quiet(self, seconds: float) -> Latencies:
         self._canaries.say(json.dumps(asdict(canary_client.Run(self.urls, seconds, PER_S))))
-        return canary_client.Done(**json.loads(self._canaries.line(seconds + START_S))).latencies_ms
+        done = canary_client.Done(**json.loads(self._canaries.line(seconds + START_S)))
+        self.realtime = done.realtime
+        return done.latencies_ms
 
     def loaded(self, wire: str, seconds: float) -> Latencies:
         """While `wire` has as many requests in flight as it answers."""
@@ -94,7 +97,15 @@ def measure(pairs: int, seconds: int) -> Report:
         for place, loaded in enumerate(NAMES, 1)
         for wire, name in NAMES.items()
     ]  # fmt: skip
-    return Report(rows, [f"Canaries: {pairs} turns of {seconds} s; {IN_FLIGHT} in flight saturate a wire."])
+    return Report(
+        rows,
+        [
+            f"Canaries: {pairs} turns of {seconds} s; {IN_FLIGHT} in flight saturate a wire.",
+            "Canaries: their process gets a core before all others (`SCHED_FIFO`)."
+            if canaries.realtime
+            else "Canaries: their process had no right to `SCHED_FIFO`; it waits for a core as others do.",
+        ],
+    )
 
 
 def _row(what: str, wire: str, place: int, turns: list[tuple[Latencies, ...]], budget: Budget | None) -> Row:
