@@ -19,7 +19,7 @@ from asyncline.engine.context import current
 from asyncline.engine.expiry import Expiry
 from asyncline.engine.guard import BLOCKED_S, LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
-from asyncline.engine.item import PENDING, Item
+from asyncline.engine.item import DATA_ID, PENDING, STARTED_AT, TOTAL, Item
 from asyncline.engine.jumping import add_earlier_times
 from asyncline.engine.lanes.accelerator import DeviceLost
 from asyncline.engine.lanes.base import LaneStatistics
@@ -38,6 +38,8 @@ log = logging.getLogger("asyncline.engine")
 
 MOST_CHARACTERS = 1024
 """Longest log_id: it goes along wherever the request goes."""
+MOST_NUMBERS = 2048
+"""Of times of Items that observers are given at once. With more they would leave the core's caches."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,11 @@ class Engine:
         self._fields = tuple(graph.request.fields)
         nodes = self.plan.nodes
         self._no_values: list[Any] = [PENDING] * (nodes[-1].slot + 1)
-        self._no_times = [0.0] * (len(STAGES) * len(nodes) + 1)
+        self._no_times = [0.0] * (len(STAGES) * len(nodes) + 3)
+        #: Times of Items that have their outcome, until it is enough to hand them on.
+        self._ended: list[list[float]] = []
+        self._enough = max(1, MOST_NUMBERS // len(self._no_times))
+        self._notes_all = self.plan.streams or graph.takes_rows
         self._missing = [node.waits_for for node in nodes]
         self._streams = self.plan.streams
         self._output_count = sum(node.output for node in nodes)
@@ -289,7 +295,8 @@ class Engine:
             item.parts = Parts(on_part)
         item.priority = priority
         item.wire = wire
-        item.times = self._no_times.copy()
+        item.times = times = self._no_times.copy()
+        times[STARTED_AT], times[DATA_ID] = now, item.data_id
         self._items[item.data_id] = item
         item.tick = self.expiry.add(item.expires_at, item)
         item.missing = self._missing.copy()
@@ -406,18 +413,28 @@ class Engine:
             item.times = [seconds if seconds >= 0 else now + seconds for seconds in item.times]
         if self.jumped:
             add_earlier_times(item, self.jumped.pop(item.data_id, None))
-        item.times[-1] = now - item.started_at
+        item.times[TOTAL] = now - item.started_at
         del self._items[item.data_id]
         item.tick.discard(item)
         self.admission.leave()
-        # As `emit` does it, without the price of the call: this is once for each request.
-        for callback in self.hooks.item_done:
-            try:
-                callback(item)
-            except Exception:
-                self.hooks.drop(callback)
+        hooks = self.hooks
+        if hooks.items_done:
+            ended = self._ended
+            if item.error is not None or item.outputs_left or item.log_id or item.traceparent or self._notes_all:
+                hooks.emit(hooks.item_noted, item, len(ended))
+            ended.append(item.times)
+            if len(ended) >= self._enough:
+                self.hand_over()
+        if hooks.item_done:
+            hooks.emit(hooks.item_done, item)
         if self._empty is not None and not self._items and not self._empty.done():
             self._empty.set_result(None)
+
+    def hand_over(self) -> None:
+        """Let observers have the times of all Items that have their outcome."""
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self.hooks.emit(self.hooks.items_done, ended)
 
     def whereabouts(self, item: Item) -> str:
         """Where an Item is, for the message of its deadline: ` in op 'a', 'b'`."""

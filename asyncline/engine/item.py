@@ -24,6 +24,9 @@ class Work(Protocol):
         """The Item is dead."""
 
 
+TOTAL, STARTED_AT, DATA_ID = -3, -2, -1
+"""The last places of `Item.times`."""
+
 PENDING: Any = type("Pending", (), {"__repr__": lambda self: "PENDING"})()
 """Stands for a value that is still to come."""
 
@@ -88,7 +91,8 @@ class Item:
         self.outputs_left = 0
         #: What came of hooks that ran in the task of an earlier one, until the Item gets there; None without fusion.
         self.ahead: dict[Hook, StepResult] | None = None
-        #: Seconds at each Op: wait, pre, mid, post of Op 0, then of Op 1, ..., and last, once done, of it all.
+        #: Seconds at each Op: those of the STAGES of Op 0, then of Op 1, ..., and, once done, of it all; then
+        #: `started_at` and `data_id`, so that this tells all by itself.
         self.times: list[float] = []
 
     def resolve(self, value: Any) -> None:

@@ -1,29 +1,25 @@
-"""Gathering: takes Items that have their outcome one by one, and hands them on many at a time, as numbers."""
+"""Gathering: Items that have their outcome, many at a time, as numbers."""
 
 from __future__ import annotations
 
 import logging
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
 
+from asyncline.engine.engine import Engine
 from asyncline.engine.hooks import Observer
 from asyncline.engine.item import PENDING, Item
 from asyncline.errors import RequestError, public_message
-from asyncline.graph.plan import STAGES, Plan
 
 log = logging.getLogger("asyncline.observe")
 
-MOST_NUMBERS = 2048
-"""What is gathered at once; floats that take 48 kB until they are handed on. With more they leave the core's cache."""
 MESSAGE_CHARACTERS = 300
-
-TOTAL, STARTED_AT, DATA_ID = -3, -2, -1
-"""The last columns of `Block.rows`."""
 
 
 class Note(NamedTuple):
@@ -53,36 +49,34 @@ class Block:
     """Items that had their outcome, in the order of their ends. Holds none of their values; any thread may read it."""
 
     rows: np.ndarray
-    """float64, [items, times + 2]: `Item.times`, then `started_at` and `data_id`."""
+    """float64, [items, times]: `Item.times`."""
     notes: list[Note]
 
 
 class Gathering(Observer):
-    """Hands on what it has gathered when it is enough, or when `hand_over` is called.
+    """Makes Blocks, and hands them on to all who want Items."""
 
-    One Item at a time would cost each of those who want it a microsecond and some cold memory: more than a tenth of
-    what a REST echo takes.
-    """
-
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, engine: Engine) -> None:
         #: Called with each Block. One that raises is removed and logged.
         self.takers: list[Callable[[Block], None]] = []
-        self._nodes = plan.nodes
-        self._takes_rows = plan.graph.takes_rows
-        self._notes_all = plan.streams or self._takes_rows
-        self._width = len(STAGES) * len(plan.nodes) + 3
-        self._enough = max(1, MOST_NUMBERS // self._width) * self._width
-        self._numbers: list[float] = []
+        #: Have whatever has its outcome handed on.
+        self.hand_over = engine.hand_over
+        self._nodes = engine.plan.nodes
+        self._takes_rows = engine.graph.takes_rows
         self._notes: list[Note] = []
 
-    def item_done(self, item: Item) -> None:
-        numbers = self._numbers
-        if item.error is not None or item.outputs_left or item.log_id or item.traceparent or self._notes_all:
-            self._notes.append(self._note(item, len(numbers) // self._width))
-        numbers += item.times
-        numbers += (item.started_at, item.data_id)
-        if len(numbers) >= self._enough:
-            self.hand_over()
+    def item_noted(self, item: Item, place: int) -> None:
+        self._notes.append(self._note(item, place))
+
+    def items_done(self, times: list[list[float]]) -> None:
+        block = Block(as_rows(times), self._notes)
+        self._notes = []
+        for take in tuple(self.takers):
+            try:
+                take(block)
+            except Exception:
+                log.exception("%r raised and is removed", take)
+                self.takers.remove(take)
 
     def _note(self, item: Item, place: int) -> Note:
         error, parts = item.error, item.parts
@@ -102,23 +96,14 @@ class Gathering(Observer):
     def _done(self, item: Item) -> tuple[int, ...]:
         return tuple([node.index for node in self._nodes if item.values and item.values[node.slot] is not PENDING])
 
-    def hand_over(self) -> None:
-        """Hand on what has been gathered."""
-        if not self._numbers:
-            return
-        block = Block(as_rows(self._numbers, self._width), self._notes)
-        self._numbers, self._notes = [], []
-        for take in tuple(self.takers):
-            try:
-                take(block)
-            except Exception:
-                log.exception("%r raised and is removed", take)
-                self.takers.remove(take)
 
+def as_rows(numbers: Sequence[Sequence[float]]) -> np.ndarray:
+    """float64, [rows, numbers of each], read-only. `np.array` of lists takes twice as long.
 
-def as_rows(numbers: list[float], width: int) -> np.ndarray:
-    """float64, [rows, width], read-only. `np.array` of a list takes three times as long."""
-    return np.frombuffer(struct.pack(f"{len(numbers)}d", *numbers)).reshape(-1, width)
+    :param numbers: of one row at least, and as many of each.
+    """
+    width = len(numbers[0])
+    return np.frombuffer(b"".join(starmap(struct.Struct(f"{width}d").pack, numbers))).reshape(-1, width)
 
 
 def code_label(error: RequestError) -> str:

@@ -36,7 +36,7 @@ class Observing:
         """:raises SettingsError: traces are to be kept of nothing, or cannot be written or exported."""
         dag, service = settings.dag, settings.service
         self._engine = engine
-        self.statistics = Statistics(engine.plan)
+        self.statistics = Statistics(engine)
         self.usages = Usages(engine, self.statistics)
         self._recorder = Recorder(engine, self.statistics, dag.timeline_mb * 10**6) if dag.timeline_mb else None
         self._captures = None

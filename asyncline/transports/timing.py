@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncline.engine.item import Item
+from asyncline.engine.item import TOTAL, Item
 from asyncline.graph.plan import Plan
 
 TRACE_HEADER = "X-Trace"
@@ -23,7 +23,7 @@ class Timing:
     """Times of the Items of one Plan: the stages that each Op has, then the total, in ms."""
 
     def __init__(self, plan: Plan) -> None:
-        self._slots = [*plan.time_slots.values(), -1]
+        self._slots = [*plan.time_slots.values(), TOTAL]
         self._names = [f"{op}.{stage}" for op, stage in plan.time_slots] + ["total"]
         self._template = ", ".join(f"{name};dur=%.3f" for name in self._names)
 

@@ -30,7 +30,7 @@ from asyncline import (
     context,
 )
 from asyncline.engine.hooks import Hooks
-from asyncline.engine.item import Item
+from asyncline.engine.item import TOTAL, Item
 from asyncline.engine.lanes.base import Job, Lane
 from asyncline.graph.plan import Node, Plan
 from asyncline.settings import Settings, Source, merge
@@ -394,9 +394,9 @@ def test_the_stages_of_an_item_add_up_to_its_time_wherever_it_waits() -> None:
         async with virtual_engine(Graph("g", Model(First(Request()))), lanes) as engine:
             items = [engine.begin(n) for n in range(1, 13)]
             await asyncio.gather(*(item.wait() for item in items))
-        assert sorted(item.times[-1] for item in items) == [0.25 + 0.5 * (place + 1) for place in range(12)]
+        assert sorted(item.times[TOTAL] for item in items) == [0.25 + 0.5 * (place + 1) for place in range(12)]
         for item in items:
-            assert sum(item.times[:-1]) == item.times[-1]
+            assert sum(item.times[:TOTAL]) == item.times[TOTAL]
             assert [item.times[stage] for stage in (0, 1, 6, 7)] == [0, 0.125, 0.125, 0.5]
 
     run_virtual(main())

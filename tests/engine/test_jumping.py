@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asyncline import DeadlineExceeded, Engine, Graph, Observer, Op, OpError, Request
-from asyncline.engine.item import Item
+from asyncline.engine.item import TOTAL, Item
 from asyncline.graph.plan import STAGES, Node
 from asyncline.graph.request import Input
 from asyncline.settings import Source, merge
@@ -154,7 +154,7 @@ def test_the_times_of_all_rounds_are_added_up() -> None:
     run_virtual(main())
     pre = STAGES.index("pre")
     assert (watching.times[pre], watching.times[len(STAGES) + pre]) == pytest.approx((2, 6), abs=0.01)
-    assert watching.times[-1] == pytest.approx(8, abs=0.01)
+    assert watching.times[TOTAL] == pytest.approx(8, abs=0.01)
     assert watching.done == ["a", "b", "b", "b"]
 
 

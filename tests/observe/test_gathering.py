@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from asyncline import Engine, Graph, ProductError, Reply, Request, op
-from asyncline.engine.item import Item
-from asyncline.observe.gathering import DATA_ID, MOST_NUMBERS, STARTED_AT, TOTAL, Block, Gathering
+from asyncline.engine.engine import MOST_NUMBERS
+from asyncline.engine.item import DATA_ID, STARTED_AT, TOTAL, Item
+from asyncline.observe.gathering import Block, Gathering
 from asyncline.observe.statistics import Statistics
 from asyncline.testing import run_virtual, virtual_engine
 
@@ -51,7 +52,7 @@ def run(observer: Gathering, engine: Engine, payloads: list[Any], **options: Any
 def gathered(payloads: list[Any], **options: Any) -> tuple[list[Block], list[Item]]:
     async def main() -> tuple[list[Block], list[Item]]:
         async with virtual_engine(GRAPH) as engine:
-            gathering = Gathering(engine.plan)
+            gathering = Gathering(engine)
             blocks: list[Block] = []
             gathering.takers.append(blocks.append)
             items = run(gathering, engine, payloads, **options)
@@ -66,9 +67,9 @@ def test_items_are_handed_on_when_they_are_enough_and_when_they_are_wanted() -> 
     blocks, items = gathered(["x"] * (2 * ENOUGH + 5))
     assert [len(block.rows) for block in blocks] == [ENOUGH, ENOUGH, 5]
     rows = [row for block in blocks for row in block.rows.tolist()]
-    assert rows == [[*item.times, item.started_at, item.data_id] for item in items]
+    assert rows == [item.times for item in items]
     assert rows[7][DATA_ID] == 8
-    assert (rows[7][TOTAL], rows[7][STARTED_AT]) == (items[7].times[-1], items[7].started_at)
+    assert (rows[7][TOTAL], rows[7][STARTED_AT]) == (items[7].times[TOTAL], items[7].started_at)
 
 
 def test_only_what_is_out_of_the_ordinary_has_a_note() -> None:
@@ -87,7 +88,7 @@ def test_only_what_is_out_of_the_ordinary_has_a_note() -> None:
 def test_the_values_of_an_item_are_not_kept() -> None:
     async def main() -> tuple[Any, Any]:
         async with virtual_engine(GRAPH) as engine:
-            gathering = Gathering(engine.plan)
+            gathering = Gathering(engine)
             good, bad = Payload("x"), Payload("bad")
             refs = weakref.ref(good), weakref.ref(bad)
             run(gathering, engine, [good, bad], log_id="mine")
@@ -108,7 +109,7 @@ def test_a_taker_that_raises_is_removed_and_logged(caplog: pytest.LogCaptureFixt
 
     async def main() -> Gathering:
         async with virtual_engine(GRAPH) as engine:
-            gathering = Gathering(engine.plan)
+            gathering = Gathering(engine)
             gathering.takers += [raising, blocks.append]
             run(gathering, engine, ["x"] * 2 * ENOUGH)
             return gathering
@@ -125,7 +126,7 @@ def test_every_request_is_counted_once_by_its_outcome_and_at_the_ops_that_were_d
 
     async def main() -> tuple[Statistics, list[Item]]:
         async with virtual_engine(GRAPH) as engine:
-            statistics = Statistics(engine.plan)
+            statistics = Statistics(engine)
             items = run(statistics, engine, payloads)
             statistics.fold()
             return statistics, items
@@ -143,13 +144,13 @@ def test_every_request_is_counted_once_by_its_outcome_and_at_the_ops_that_were_d
 def test_seconds_add_up_whatever_became_of_the_requests() -> None:
     async def main() -> tuple[Statistics, list[Item]]:
         async with Engine(GRAPH) as engine:  # on the real clock: every request takes another time
-            statistics = Statistics(engine.plan)
+            statistics = Statistics(engine)
             items = run(statistics, engine, ["x", "bad", "early"] * 50)
             statistics.fold()
             return statistics, items
 
     statistics, items = asyncio.run(main())
-    assert statistics.request_seconds.sum == pytest.approx(sum(item.times[-1] for item in items))
-    assert statistics.failed_seconds == pytest.approx(sum(item.times[-1] for item in items if item.error))
+    assert statistics.request_seconds.sum == pytest.approx(sum(item.times[TOTAL] for item in items))
+    assert statistics.failed_seconds == pytest.approx(sum(item.times[TOTAL] for item in items if item.error))
     waits = sum(item.times[0] for item in items if not item.error)
     assert statistics.op_seconds["first", "wait"].sum == pytest.approx(waits)

@@ -255,7 +255,7 @@ def watched(grows: float, caplog: pytest.LogCaptureFixture, hours: float = 0.5) 
 
     async def main() -> LeakWatch:
         async with virtual_engine(Graph("g", Pass(Request()))) as engine:
-            watch = LeakWatch(engine, Statistics(engine.plan), None, sample=sample)
+            watch = LeakWatch(engine, Statistics(engine), None, sample=sample)
             for _ in range(int(3600 * hours)):
                 watch.tick()
                 if watch._reading is not None:

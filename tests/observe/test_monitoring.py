@@ -54,7 +54,7 @@ def same(x: Any) -> Any:
 def late() -> Iterator[Any]:
     """Families that are there only after a minute, with the leak watch, which takes its first sample then."""
     engine = Engine(Graph("g", same(Request())))
-    metrics = Metrics(engine, Statistics(engine.plan))
+    metrics = Metrics(engine, Statistics(engine))
     metrics.leaks = SimpleNamespace(last=take(0.0, 0, 0, [], 0, 0), finding=None)  # type: ignore[assignment]
     yield from metrics.collect()
 

@@ -51,7 +51,7 @@ def samples(payloads: list[Any], *, cancel: int = 0, traced: bool = False) -> di
         settings = merge("g", {op.name: op.code_settings for op in graph.ops}, Source("test", {}))
         lanes = SimulatedLanes(lambda op, hook, size: SECONDS[op, hook])
         async with virtual_engine(graph, lanes, settings) as engine:
-            statistics = Statistics(engine.plan)
+            statistics = Statistics(engine)
             engine.hooks.add(statistics)
             trace = f"00-{TRACE_ID}-b7ad6b7169203331-01" if traced else None
             items = [engine.begin(payload, timeout_s=0.6, traceparent=trace) for payload in payloads]
@@ -106,7 +106,7 @@ async def rendered(accept: str | None = None) -> tuple[str, str]:
     graph = Graph("g", Net(Request()))
     settings = merge("g", {op.name: op.code_settings for op in graph.ops}, Source("test", {}))
     engine = Engine(graph, settings)
-    statistics = Statistics(engine.plan)
+    statistics = Statistics(engine)
     engine.hooks.add(statistics)
     async with engine:
         windows = Windows(engine, statistics)
@@ -142,7 +142,7 @@ async def test_open_metrics_is_well_formed_and_has_exemplars() -> None:
 async def test_a_server_that_is_starting_has_its_page() -> None:
     graph = Graph("g", Net(Request()))
     engine = Engine(graph)
-    statistics = Statistics(engine.plan)
+    statistics = Statistics(engine)
     page, _ = await Metrics(engine, statistics, Windows(engine, statistics)).render()
     assert b"asyncline_ready 0.0" in page and b"utilisation" not in page
     # The first failure is an increase for Prometheus only where there was a 0 before.
@@ -217,7 +217,7 @@ async def test_the_dashboard_has_the_memory_and_use_of_gpus(monkeypatch: pytest.
     graph = Graph("g", Net(Request()))
     async with Engine(graph) as engine:
         engine.runners[0].replicas[0].device = "cuda:1"  # there is none here
-        live = Live(engine, Statistics(engine.plan), None)  # type: ignore[arg-type]  # not asked
+        live = Live(engine, Statistics(engine), None)  # type: ignore[arg-type]  # not asked
         live._gpus_there = Devices(plan_on("cuda:1"))
         assert live._devices() == {"cuda:1": {"replicas": {"net": 1}}}
         assert live._reading is not None

@@ -62,7 +62,7 @@ def recorded(payloads: list[Any], max_nbytes: int = 10**6, since: float = 0.0) -
         settings = merge("g", code, Source("test", {"dag": {"fuse": False}}))
         lanes = SimulatedLanes(lambda op, hook, size: SECONDS[op, hook])
         async with virtual_engine(graph, lanes, settings) as engine:
-            gathering = Gathering(engine.plan)
+            gathering = Gathering(engine)
             recorder = Recorder(engine, gathering, max_nbytes)
             engine.hooks.add(gathering)
             engine.hooks.add(recorder)
@@ -98,7 +98,7 @@ def test_the_memory_of_the_requests_is_bounded_and_the_newest_are_kept(log_id: s
 
     async def main() -> tuple[int, Records]:
         async with virtual_engine(Graph("g", merged(Request())), SimulatedLanes()) as engine:
-            gathering = Gathering(engine.plan)
+            gathering = Gathering(engine)
             recorder = Recorder(engine, gathering, max_nbytes)
             engine.hooks.add(gathering)
             tracemalloc.start()
@@ -120,7 +120,7 @@ def test_the_memory_of_the_requests_is_bounded_and_the_newest_are_kept(log_id: s
 def test_what_is_kept_is_next_to_nothing_for_the_collector_to_go_through() -> None:
     async def main() -> tuple[int, int]:
         async with virtual_engine(Graph("g", merged(Request())), SimulatedLanes()) as engine:
-            gathering = Gathering(engine.plan)
+            gathering = Gathering(engine)
             recorder = Recorder(engine, gathering, 10**6)
             engine.hooks.add(gathering)
             recorder.records()

@@ -65,7 +65,7 @@ def judge(slow: dict[str, float], rate: float, get: type[Get] = Get, **service: 
         made = graph(get)
         code = {op.name: op.code_settings for op in made.ops}
         async with virtual_engine(made, lanes, merge("g", code, Source("test", {"service": service}))) as engine:
-            statistics = Statistics(engine.plan)
+            statistics = Statistics(engine)
             engine.hooks.add(statistics)
             # Of virtual seconds, nobody knows the CPU time.
             windows = Windows(engine, statistics, lambda pids: CpuTimes(0.0, 0.0, {}, 0.0, 0.0))

@@ -50,7 +50,7 @@ async def watched(**service: Any) -> AsyncIterator[tuple[Engine, Statistics, Win
     settings = merge("g", code, Source("test", {"service": service, "dag": {"fuse": False}}))
     lanes = SimulatedLanes(lambda op, hook, size: SECONDS[op, hook])
     async with virtual_engine(graph, lanes, settings) as engine:
-        statistics = Statistics(engine.plan)
+        statistics = Statistics(engine)
         engine.hooks.add(statistics)
         windows = Windows(engine, statistics)
         windows.start()

@@ -192,7 +192,7 @@ async def serving(
     written = {"service": {"grpc_port": 0, **service}}
     settings = merge(graph.name, {o.name: o.code_settings for o in graph.ops}, Source("test", written))
     engine = Engine(graph, settings)
-    statistics = Statistics(engine.plan)
+    statistics = Statistics(engine)
     engine.hooks.add(statistics)
     test = Test()
     served = [test, Inference(engine, Models(engine, Usages(engine, statistics))), *services]

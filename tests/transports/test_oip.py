@@ -64,7 +64,7 @@ class Rowwise(Op):
 
 def models(graph: Graph) -> Models:
     engine = Engine(graph)
-    return Models(engine, Usages(engine, Statistics(engine.plan)))
+    return Models(engine, Usages(engine, Statistics(engine)))
 
 
 def asking(*tensors: InferTensor, **kwargs: Any) -> InferRequest:
@@ -326,7 +326,7 @@ def test_inputs_of_a_batch_have_equally_many_rows() -> None:
 
 async def counted(graph: Graph, *payloads: Any) -> dict[str, Usage]:
     engine = Engine(graph)
-    statistics = Statistics(engine.plan)
+    statistics = Statistics(engine)
     engine.hooks.add(statistics)
     found = Models(engine, Usages(engine, statistics))
     async with engine:

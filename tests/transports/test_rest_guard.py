@@ -116,7 +116,7 @@ async def serving(
         "test", {o.name: o.code_settings for o in graph.ops}, Source("test", {"service": {"http_port": 0, **service}})
     )
     engine = Engine(graph, settings)
-    statistics = Statistics(engine.plan)
+    statistics = Statistics(engine)
     engine.hooks.add(statistics)
     guarding = ConnGuard(engine, settings.service, replace(Limits.of(settings.service), **(guard or {})))
     transport = RestTransport(engine, settings.service, Metrics(engine, statistics).render, guarding)

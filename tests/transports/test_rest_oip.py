@@ -48,7 +48,7 @@ async def serving(graph: Graph, **service: Any) -> AsyncIterator[Client]:
     written = {"service": {"http_port": 0, **service}, "dag": {"cpu_threads": 2}}
     settings = merge(graph.name, {o.name: o.code_settings for o in graph.ops}, Source("test", written))
     engine = Engine(graph, settings)
-    statistics = Statistics(engine.plan)
+    statistics = Statistics(engine)
     engine.hooks.add(statistics)
     routes = [partial(OipRoutes, engine, Models(engine, Usages(engine, statistics)))]
     transport = RestTransport(engine, settings.service, Metrics(engine, statistics).render, routes=routes)

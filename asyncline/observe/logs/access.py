@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from asyncline.engine.hooks import Observer
-from asyncline.engine.item import Item
+from asyncline.engine.item import TOTAL, Item
 from asyncline.observe.logs.formats import encode_text
 from asyncline.observe.logs.logs import Logs
 
@@ -33,7 +33,7 @@ class AccessLog(Observer):
 
     def item_done(self, item: Item) -> None:
         code = "ok" if item.error is None else str(item.error.code)
-        self._add(self._line(item.wire, code, item.times[-1] * 1e3, item.data_id, item.log_id))
+        self._add(self._line(item.wire, code, item.times[TOTAL] * 1e3, item.data_id, item.log_id))
 
     def rejected(self, reason: str) -> None:
         self._add(self._line("", reason, 0.0, 0, ""))

@@ -9,7 +9,7 @@ import time
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.hooks import Observer
-from asyncline.engine.item import Item
+from asyncline.engine.item import TOTAL, Item
 from asyncline.errors import SettingsError
 from asyncline.observe.gathering import code_label
 from asyncline.observe.timeline.chrome import encoded
@@ -52,7 +52,7 @@ class Captures(Observer):
         self._pending: tuple[asyncio.TimerHandle, Item] | None = None
 
     def item_done(self, item: Item) -> None:
-        if item.times[-1] < self._slow_s and not (self._errors and item.error is not None):
+        if item.times[TOTAL] < self._slow_s and not (self._errors and item.error is not None):
             return
         now = self._engine.clock()
         if now < self._free_at:
@@ -64,7 +64,7 @@ class Captures(Observer):
         assert self._pending is not None
         (_, item), self._pending = self._pending, None
         code = "ok" if item.error is None else code_label(item.error)
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._prefix}-{item.data_id}-{code}-{item.times[-1] * 1e3:.0f}ms"
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._prefix}-{item.data_id}-{code}-{item.times[TOTAL] * 1e3:.0f}ms"
         self._engine.loop.run_in_executor(None, self._write, name, self._recorder.records(), item.data_id)
 
     def _write(self, name: str, kept: Kept, data_id: int) -> None:

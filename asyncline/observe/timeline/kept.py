@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from asyncline.engine.item import DATA_ID, STARTED_AT, TOTAL
 from asyncline.graph.op import HOOKS
 from asyncline.graph.plan import Plan
-from asyncline.observe.gathering import DATA_ID, STARTED_AT, TOTAL
 from asyncline.observe.timeline.records import BatchRecord, GaugeRecord, ItemRecord, JobRecord, Records
 
 JOB_COLUMNS = ("op", "hook", "worker", "data_id", "ready_at", "started_at", "ended_at", "failed")

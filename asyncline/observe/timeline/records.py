@@ -17,7 +17,7 @@ class ItemRecord(NamedTuple):
     """W3C trace context."""
     started_at: float
     times: list[float]
-    """As `Item.times`."""
+    """As `Item.times`, up to the TOTAL."""
     code: str
     """`ok`, or that of its error."""
 

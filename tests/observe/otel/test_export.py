@@ -51,7 +51,7 @@ def settings_of(made: Graph, **service: Any) -> Settings:
 async def exporting(url: str) -> AsyncIterator[tuple[Engine, Export]]:
     """An Engine whose spans go there when `tick` is called, and at the end."""
     async with Engine(graph()) as engine:
-        statistics = Statistics(engine.plan)
+        statistics = Statistics(engine)
         recorder = Recorder(engine, statistics, 10**6)
         engine.hooks.add(statistics)
         engine.hooks.add(recorder)

@@ -73,7 +73,7 @@ def exported(
         lanes = SimulatedLanes(lambda op, hook, size: SECONDS[op, hook])
         memory = InMemorySpanExporter()
         async with virtual_engine(made, lanes, settings) as engine:
-            statistics = Statistics(engine.plan)
+            statistics = Statistics(engine)
             recorder = Recorder(engine, statistics, timeline_nbytes)
             engine.hooks.add(statistics)
             engine.hooks.add(recorder)
