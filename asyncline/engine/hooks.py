@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from asyncline.errors import RequestError
 from asyncline.graph.plan import Node
 
@@ -29,8 +31,8 @@ class Observer:
         whoever wants figures only takes `items_done`.
         """
 
-    def items_done(self, times: list[list[float]]) -> None:
-        """Items have their outcome, in this order: of each, its `times`, which nobody changes any more.
+    def items_done(self, times: np.ndarray) -> None:
+        """Items have their outcome, in this order. Nobody changes `times` any more: float64, a row of each.
 
         Called when there are many, or when somebody asks for them by `Engine.hand_over`.
         """

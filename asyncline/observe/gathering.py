@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -68,8 +66,8 @@ class Gathering(Observer):
     def item_noted(self, item: Item, place: int) -> None:
         self._notes.append(self._note(item, place))
 
-    def items_done(self, times: list[list[float]]) -> None:
-        block = Block(as_rows(times), self._notes)
+    def items_done(self, times: np.ndarray) -> None:
+        block = Block(times, self._notes)
         self._notes = []
         for take in tuple(self.takers):
             try:
@@ -95,15 +93,6 @@ class Gathering(Observer):
 
     def _done(self, item: Item) -> tuple[int, ...]:
         return tuple([node.index for node in self._nodes if item.values and item.values[node.slot] is not PENDING])
-
-
-def as_rows(numbers: Sequence[Sequence[float]]) -> np.ndarray:
-    """float64, [rows, numbers of each], read-only. `np.array` of lists takes twice as long.
-
-    :param numbers: of one row at least, and as many of each.
-    """
-    width = len(numbers[0])
-    return np.frombuffer(b"".join(starmap(struct.Struct(f"{width}d").pack, numbers))).reshape(-1, width)
 
 
 def code_label(error: RequestError) -> str:

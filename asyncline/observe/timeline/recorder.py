@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -13,7 +14,7 @@ from asyncline.engine.hooks import Observer
 from asyncline.engine.lanes.base import Batch, Job
 from asyncline.graph.op import HOOKS
 from asyncline.graph.plan import Node
-from asyncline.observe.gathering import Block, Gathering, as_rows
+from asyncline.observe.gathering import Block, Gathering
 from asyncline.observe.timeline.kept import JOB_COLUMNS, Kept, KeptItems
 from asyncline.observe.timeline.records import BatchRecord, GaugeRecord
 
@@ -25,7 +26,7 @@ _ROWS_NBYTES = 450
 """Of an array, beside its numbers, and its place in the ring."""
 
 _HOOK_PLACES = {hook: float(place) for place, hook in enumerate(HOOKS)}
-_JOBS_ENOUGH = MOST_NUMBERS // len(JOB_COLUMNS)
+_JOBS_ENOUGH = MOST_NUMBERS // len(JOB_COLUMNS) * len(JOB_COLUMNS)
 
 _Entry = TypeVar("_Entry")
 
@@ -64,7 +65,7 @@ class Recorder(Observer):
         gathering.takers.append(self._take)
         self._items: _Ring[KeptItems] = _Ring(0.45 * max_nbytes)
         self._jobs: _Ring[np.ndarray] = _Ring(0.35 * max_nbytes)
-        self._job_rows: list[tuple[float, ...]] = []
+        self._job_numbers = array("d")
         self._batches: _Ring[BatchRecord] = _Ring(0.15 * max_nbytes)
         self._gauges: _Ring[GaugeRecord] = _Ring(0.05 * max_nbytes)
 
@@ -77,16 +78,16 @@ class Recorder(Observer):
 
     def job_done(self, job: Job) -> None:
         if job.ended_at > job.started_at:
-            self._job_rows.append((
+            self._job_numbers.fromlist([
                 job.node.index, _HOOK_PLACES[job.hook], job.worker, job.item.data_id,
                 job.ready_at, job.started_at, job.ended_at, job.error is not None,
-            ))  # fmt: skip
-            if len(self._job_rows) >= _JOBS_ENOUGH:
+            ])  # fmt: skip
+            if len(self._job_numbers) >= _JOBS_ENOUGH:
                 self._keep_jobs()
 
     def _keep_jobs(self) -> None:
-        rows = as_rows(self._job_rows)
-        self._job_rows = []
+        rows = np.frombuffer(self._job_numbers).reshape(-1, len(JOB_COLUMNS))
+        self._job_numbers = array("d")
         self._jobs.put(rows, _ROWS_NBYTES + rows.nbytes)
 
     def batch_done(self, node: Node, batch: Batch) -> None:
@@ -114,7 +115,7 @@ class Recorder(Observer):
     def records(self) -> Kept:
         """All that is kept. Call it on the loop: it costs some 100 µs; what is made of it belongs into a thread."""
         self._gathering.hand_over()
-        if self._job_rows:
+        if self._job_numbers:
             self._keep_jobs()
         rings = self._items.list(), self._jobs.list(), self._batches.list(), self._gauges.list()
         return Kept(self._engine.plan, *rings)
