@@ -717,6 +717,17 @@ async def test_a_long_list_is_too_large_and_the_next_call_is_answered() -> None:
         assert len(await connection.call("test", [0.5] * 7500)) == 7500
 
 
+@pytest.mark.parametrize("element", [[], {}, [1], {"a": 1}])
+async def test_what_would_keep_the_loop_is_too_large_however_few_bytes_it_has(element: Any) -> None:
+    async with serving(one_op(echo)) as door:
+        connection = await door.connect()
+        with pytest.raises(TooLarge, match="decoded, .* send tensors, or less"):
+            await connection.call("test", [element] * 100_000)
+        assert await connection.call("test", [element] * 30_000) == [element] * 30_000
+        assert len(await connection.call("test", [0.5] * 100_000)) == 100_000
+        assert len(await connection.call("test", "x" * 1_000_000)) == 1_000_000
+
+
 async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
     async with serving(one_op(echo), max_body_mb=0.001) as door:
         raw = await door.raw()

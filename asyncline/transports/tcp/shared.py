@@ -29,7 +29,7 @@ class Shared:
         self.call_limits = call_limits
         self.turns = Turns(call_limits.turn_burst, guard.turns)
         self.max_body_nbytes = settings.max_body_nbytes
-        self.max_weight = settings.max_decoded_nbytes
+        self.max_weight = min(settings.max_decoded_nbytes, call_limits.max_value_weight)
         self.token = settings.auth_token.get_secret_value().encode() if settings.auth_token else None
         self.connections: Connections[Connection] = Connections()
         self.encoder = Encoder(copy=True)
