@@ -220,6 +220,56 @@ def test_an_array_of_a_link_that_is_closed_stays_whole_and_lets_go_of_its_memory
         gc.enable()
 
 
+@pytest.mark.parametrize("value", [np.zeros(BIG), [np.zeros(BIG)]], ids=["plain", "pickled"])
+def test_what_is_packed_and_never_sent_takes_no_memory(value: Any, ends: tuple[End, End]) -> None:
+    here, _ = ends
+    parcel = pack(value, here.segments)
+    here.segments.sweep()
+    assert here.segments.used_bytes > 0
+    del parcel
+    here.segments.sweep()
+    assert here.segments.used_bytes == 0
+
+
+def test_an_array_that_comes_back_as_its_hold_does_is_not_written_over(ends: tuple[End, End]) -> None:
+    here, there = ends
+    got = cross(ends, np.arange(BIG))
+    packed, holds, _ = pack(got, there.segments)
+    there.link.put(("value", packed), holds)
+    del got, holds
+    there.flush()  # in one packet: the array, and the hold on where it lies
+    (_, packed), _ = here.link.receive()
+    back = unpack(packed, here.segments, here.link)
+    cross(ends, np.full(BIG, 7))
+    assert back[5] == 5
+    del back
+    here.flush()
+    there.receive()
+    there.flush()
+    here.receive()
+    here.segments.sweep()
+    assert here.segments.used_bytes == 0
+
+
+def test_descriptors_may_come_after_the_packet_that_announces_them(ends: tuple[End, End]) -> None:
+    here, there = ends
+    first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with first, second:
+        first.setblocking(False)
+        whole, here.link.connection = here.link.connection, second
+        here.send(np.arange(BIG))
+        # On its way: the announcement alone, and then the rest.
+        whole.send(first.recv(100))
+        with pytest.raises(BlockingIOError):
+            there.receive()
+        data, descriptors, _, _ = socket.recv_fds(first, 10_000, 10)
+        socket.send_fds(whole, [data], descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        assert there.receive()[5] == 5
+        here.link.connection = whole
+
+
 def test_full_memory_is_said_and_a_lone_value_always_fits(ends: tuple[End, End]) -> None:
     here, there = ends
     kept = cross(ends, np.zeros(40 * 2**20, np.uint8))

@@ -721,7 +721,7 @@ async def test_a_long_list_is_too_large_and_the_next_call_is_answered() -> None:
 async def test_what_would_keep_the_loop_is_too_large_however_few_bytes_it_has(element: Any) -> None:
     async with serving(one_op(echo)) as door:
         connection = await door.connect()
-        with pytest.raises(TooLarge, match="decoded, .* send tensors, or less"):
+        with pytest.raises(TooLarge, match=r"decoded, .* send tensors, or less"):
             await connection.call("test", [element] * 100_000)
         assert await connection.call("test", [element] * 30_000) == [element] * 30_000
         assert len(await connection.call("test", [0.5] * 100_000)) == 100_000

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncline.engine.lanes.segment import Array, Key, Lender, Segments, find_hold, segment_of
+from asyncline.engine.lanes.segment import Array, Key, Lender, Loan, Segments, find_hold, segment_of
 
 INLINE_BYTES = 8192
 """A value up to here crosses inside the message: below it a copy costs less than a segment."""
@@ -49,7 +49,7 @@ Packed = tuple[int, Any, tuple[Key, ...]]
 """
 
 
-Parcel = tuple[Packed, tuple[Array, ...], int]
+Parcel = tuple[Packed, tuple[Array | Loan, ...], int]
 """A Packed value; holds on the segments it lies in, in order, until the receiver hands them back; and how many bytes it
 adds to the message, at least."""
 
@@ -85,8 +85,9 @@ def pack(value: Any, segments: Segments) -> Parcel:
 def _pack_plain(kind: int, values: tuple[Any, ...], segments: Segments) -> Parcel | None:
     """None where one of them needs a pickle."""
     parts: list[Any] = []
-    holds: list[Array] = []
-    to_copy: list[tuple[int, Array]] = []
+    keys: list[Key] = []
+    holds: list[Array | Loan] = []
+    to_copy: list[tuple[int, int, Array]] = []
     end = 0
     for value in values:
         of = type(value)
@@ -96,30 +97,34 @@ def _pack_plain(kind: int, values: tuple[Any, ...], segments: Segments) -> Parce
                 continue
             return None
         dtype, nbytes = value.dtype, value.nbytes
+        name = _NAMES.get(dtype)
         # Others would change on the way: structured and object dtypes, other strides, and small ones, which
         # a pickle leaves writable.
-        if nbytes < BUFFER_BYTES or not value.flags.c_contiguous or dtype.isbuiltin != 1 or dtype.hasobject:
+        if name is None:
+            if dtype.isbuiltin != 1 or dtype.hasobject:
+                return None
+            name = dtype.str
+        if nbytes < BUFFER_BYTES or not value.flags.c_contiguous:
             return None
-        name = _NAMES.get(dtype) or dtype.str
         found = None if value.base is None else find_hold(value)
         if found is None:
             parts.append((name, value.shape, -1, end))
-            to_copy.append((end, value))
+            to_copy.append((end, end + nbytes, value))
             end += -(-nbytes // ALIGN) * ALIGN
         else:
             hold, offset = found
             parts.append((name, value.shape, len(holds), offset))
             holds.append(hold)
+            keys.append(segment_of(hold).key)
     if to_copy:
-        # The new segment is the last, which -1 means. Its hold is where the first array goes.
-        _, first = to_copy[0]
-        new = segments.take(end, first.shape, first.dtype)
-        new[...] = first
-        for offset, array in to_copy[1:]:
-            np.ndarray(array.shape, array.dtype, segment_of(new), offset)[...] = array
-        holds.append(new)
-    body = tuple(parts) if kind == PARTS else parts[0]
-    return (kind, body, tuple([segment_of(hold).key for hold in holds])), tuple(holds), 0
+        # The new segment is the last, which -1 means.
+        loan = segments.lend(end)
+        new = loan.segment
+        for begin, end, array in to_copy:
+            new[begin:end] = array  # type: ignore[call-overload]  # an array is a buffer
+        holds.append(loan)
+        keys.append(new.key)
+    return (kind, tuple(parts) if kind == PARTS else parts[0], tuple(keys)), tuple(holds), 0
 
 
 def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) -> Parcel:
@@ -140,15 +145,15 @@ def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) 
         to_copy.append((end, part))
         end += part.nbytes
     # A segment holds the stream at least, so there always is a new one, and it comes first.
-    new = segments.take(end)
+    loan = segments.lend(end)
+    new = loan.segment
     numbers: dict[Key | None, int] = {None: 0}
     numbers.update((key, number) for number, key in enumerate(there, 1))
-    memory = new.data
     for index, (key, offset, length) in enumerate(places):
-        _PLACE.pack_into(memory, index * _PLACE.size, numbers[key], offset, length)
+        _PLACE.pack_into(new, index * _PLACE.size, numbers[key], offset, length)
     for offset, part in to_copy:
-        memory[offset : offset + part.nbytes] = part
-    return (LAID_OUT, len(places), (segment_of(new).key, *there)), (new, *there.values()), 0
+        new[offset : offset + part.nbytes] = part
+    return (LAID_OUT, len(places), (new.key, *there)), (loan, *there.values()), 0
 
 
 def unpack(packed: Packed, segments: Segments, lender: Lender) -> Any:

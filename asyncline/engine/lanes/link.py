@@ -6,7 +6,8 @@ there is no name to connect to.
 A packet is a tuple of plain values, written by marshal (the fastest there is, and this is one program at
 both ends): the messages, each (kind, *fields), then what concerns segments:
 
-    fresh     key and size of segments that the receiver does not know yet; their descriptors come along
+    fresh     key and size of segments that the receiver does not know yet; their descriptors come along, and
+              a packet of one byte comes before: `recv` is faster than `recvmsg`, and would drop them
     returns   keys of holds handed back: what messages before named, the sender reads no more
     closed    keys of segments that are gone for good
 
@@ -23,13 +24,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from asyncline.engine.lanes.segment import Array, Key, Segments, segment_of
+from asyncline.engine.lanes.segment import Array, Key, Loan, Segments, segment_of
 
 PACKET_BYTES = 256 * 1024
 """More than any packet has: the kernel's limit for one is lower."""
 MOST_DESCRIPTORS = 128
 FULL_BYTES = 64 * 1024
 """Gathered messages of about this size are sent off."""
+
+_ANNOUNCEMENT = b"d"
 
 Message = tuple[Any, ...]
 
@@ -45,17 +48,18 @@ class Link:
         self.closed: list[Key] = []
         self._segments = segments
         #: Our holds on the segments that the peer reads.
-        self._lent: dict[Key, list[Array]] = defaultdict(list)
+        self._lent: dict[Key, list[Array | Loan]] = defaultdict(list)
         #: Segments whose descriptors the peer has: ours that went there, and its own that came from there.
         self._known: set[Key] = set()
         self._messages: list[Message] = []
         self._nbytes = 0
         self._fresh: list[tuple[Key, int]] = []
+        self._descriptors_come = False
         self._buffer = bytearray(PACKET_BYTES)
         self._view = memoryview(self._buffer)
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
-    def put(self, message: Message, holds: Sequence[Array] = (), nbytes: int = 0) -> None:
+    def put(self, message: Message, holds: Sequence[Array | Loan] = (), nbytes: int = 0) -> None:
         """Gather a message: plain values. The holds on the segments that it names are lent with it.
 
         :param nbytes: what it adds to the packet, about.
@@ -88,6 +92,7 @@ class Link:
         data = marshal.dumps((self._messages, self._fresh, self.returns, self.closed))
         if self._fresh:
             descriptors = array.array("i", [self._segments.descriptor(key) for key, _ in self._fresh])
+            self.connection.send(_ANNOUNCEMENT)
             self.connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
             self._fresh.clear()
         else:
@@ -99,7 +104,7 @@ class Link:
             self._known.difference_update(self.closed)
             self.closed.clear()
 
-    def send(self, message: Message, holds: Sequence[Array] = ()) -> None:
+    def send(self, message: Message, holds: Sequence[Array | Loan] = ()) -> None:
         self.put(message, holds)
         self.flush()
 
@@ -143,7 +148,13 @@ class Link:
         return messages
 
     def _receive_packet(self) -> tuple[int, Sequence[tuple[int, int, bytes]]]:
+        if not self._descriptors_come:
+            nbytes = self.connection.recv_into(self._buffer)
+            if nbytes != len(_ANNOUNCEMENT):
+                return nbytes, ()
+            self._descriptors_come = True
         nbytes, extra, _, _ = self.connection.recvmsg_into([self._buffer], self._space, socket.MSG_CMSG_CLOEXEC)
+        self._descriptors_come = False
         return nbytes, extra
 
     def note_closed(self, key: Key) -> None:

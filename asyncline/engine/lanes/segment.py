@@ -8,7 +8,8 @@ that are not touched take no memory, so sizes are rounded up generously and segm
 A hold on a segment is an array right over its mapping. The writer has one from `take`, a reader one for each
 message that names the segment. Whatever else looks at that memory looks through the array, and so keeps it:
 numpy follows `base` no further, as what is under it is no array. When it dies, `sweep` gives an own segment
-back for the next use, and hands back a hold to the peer that lent it.
+back for the next use, and hands back a hold to the peer that lent it. A Loan is less: a segment that is filled
+and sent, and that nothing here looks at.
 """
 
 from __future__ import annotations
@@ -50,11 +51,13 @@ class Lender(Protocol):
 class Segment(mmap.mmap):
     """One mapped segment: writable here where it is an own one."""
 
-    __slots__ = ("address", "descriptor", "holds", "is_own", "key")
+    __slots__ = ("address", "descriptor", "holds", "is_lent", "is_own", "key")
 
     key: Key
     descriptor: int
     is_own: bool
+    #: There is a Loan of it, or one that `sweep` has not seen dead.
+    is_lent: bool
     address: int
     #: Those that are alive, or that `sweep` has not seen dead.
     holds: set[Hold]
@@ -71,6 +74,19 @@ class Hold(weakref.ref[Array]):
     # It is what it is, not the array that it refers to.
     __hash__ = object.__hash__
     __eq__ = object.__eq__
+
+
+class Loan:
+    """An own segment that is filled, and read by a peer: in use as long as this lives."""
+
+    __slots__ = ("_note_dropped", "segment")
+
+    def __init__(self, segment: Segment, note_dropped: Callable[[Segment], None]) -> None:
+        self.segment = segment
+        self._note_dropped = note_dropped
+
+    def __del__(self) -> None:
+        self._note_dropped(self.segment)
 
 
 class Segments:
@@ -99,7 +115,8 @@ class Segments:
         #: Bytes in segments of others that something here still reads.
         self.read_bytes = 0
         # A deque: the last reference to an array may die in any thread.
-        self._dropped: deque[Hold] = deque()
+        self._dropped: deque[Hold | Segment] = deque()
+        self._note = self._note_dropped
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -110,6 +127,16 @@ class Segments:
         :raises SegmentsFull: it would be more than `max_bytes` in all. A lone one always fits.
         :raises OSError: the machine has no memory.
         """
+        segment = self._take(nbytes)
+        return self._hold(segment, None, (len(segment),) if shape is None else shape, dtype, 0)
+
+    def lend(self, nbytes: int) -> Loan:
+        """An own segment of at least `nbytes`, to be filled and sent; raises as `take`."""
+        segment = self._take(nbytes)
+        segment.is_lent = True
+        return Loan(segment, self._note)
+
+    def _take(self, nbytes: int) -> Segment:
         if self._dropped:
             self.sweep()
         size = max(SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes <= LARGEST_KEPT else nbytes
@@ -123,7 +150,7 @@ class Segments:
         else:
             segment = self._make(size)
         self.used_bytes += size
-        return self._hold(segment, None, (size,) if shape is None else shape, dtype, 0)
+        return segment
 
     def _make(self, size: int) -> Segment:
         self._count += 1
@@ -191,6 +218,7 @@ class Segments:
         segment.key, segment.descriptor, segment.is_own = key, descriptor, key[0] == self.owner
         segment.address = _address(np.frombuffer(segment, np.uint8))
         segment.holds = set()
+        segment.is_lent = False
         self._segments[key] = segment
         return segment
 
@@ -198,14 +226,14 @@ class Segments:
         self, segment: Segment, lender: Lender | None, shape: tuple[int, ...], dtype: np.dtype[Any] | str, offset: int
     ) -> Array:
         array: Array = np.ndarray(shape, dtype, segment, offset)
-        hold = Hold(array, self._note_dropped)
+        hold = Hold(array, self._note)
         hold.segment = segment
         hold.lender = lender
         segment.holds.add(hold)
         return array
 
-    def _note_dropped(self, hold: Hold) -> None:
-        self._dropped.append(hold)
+    def _note_dropped(self, ended: Hold | Segment) -> None:
+        self._dropped.append(ended)
         if self.on_drop is not None:
             self.on_drop()
 
@@ -222,15 +250,19 @@ class Segments:
         return bool(self._dropped)
 
     def sweep(self) -> None:
-        """Take note of the holds that have died: own segments become free, lenders get theirs back."""
+        """Take note of the holds and Loans that have died: own segments become free, lenders get theirs back."""
         dropped = self._dropped
         while dropped:
-            hold = dropped.popleft()
-            segment = hold.segment
-            if hold.lender is not None:
-                hold.lender.returns.append(segment.key)
-            segment.holds.discard(hold)
-            if segment.holds or segment.key not in self._segments:
+            ended = dropped.popleft()
+            if isinstance(ended, Segment):
+                segment = ended
+                segment.is_lent = False
+            else:
+                segment = ended.segment
+                if ended.lender is not None:
+                    ended.lender.returns.append(segment.key)
+                segment.holds.discard(ended)
+            if segment.holds or segment.is_lent or segment.key not in self._segments:
                 continue
             if segment.is_own:
                 self._give(segment)
@@ -261,8 +293,8 @@ class Segments:
         return f"<Segments of {self.owner}: {self.used_bytes} bytes in use, {len(self._segments)} segments>"
 
 
-def segment_of(hold: Array) -> Segment:
-    return hold.base  # type: ignore[return-value]  # that is what makes it one
+def segment_of(hold: Array | Loan) -> Segment:
+    return hold.segment if type(hold) is Loan else hold.base  # type: ignore[return-value,union-attr]  # it is a hold
 
 
 def find_hold(memory: memoryview | Array) -> tuple[Array, int] | None:

@@ -24,7 +24,7 @@ from asyncline.engine.context import current, worker_place
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
 from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message
 from asyncline.engine.lanes.recipe import Recipe
-from asyncline.engine.lanes.segment import Array, Segments, SegmentsFull
+from asyncline.engine.lanes.segment import Array, Loan, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
 from asyncline.engine.lanes.worker_log import SendRecords
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
@@ -159,7 +159,8 @@ def _dump(error: RequestError, call: Call) -> bytes:
     return pickle.dumps(OpError(text[:MESSAGE_CHARACTERS]))
 
 
-_Outcome = tuple[tuple[float, ...], Packed | tuple[Packed | None, ...] | None, tuple[Array, ...], RequestError | None]
+_Packed = Packed | tuple[Packed | None, ...] | None
+_Outcome = tuple[tuple[float, ...], _Packed, tuple[Array | Loan, ...], RequestError | None]
 """The fields of an ANSWER, and the holds that its values lie in."""
 
 
@@ -258,7 +259,7 @@ class Worker:
 
         times: list[float] = []
         packed: list[Packed | None] = []
-        holds: list[Array] = []
+        holds: list[Array | Loan] = []
         error: RequestError | None = None
         nbytes = 0
         results = run_steps(steps, hook_of, frame, time.monotonic, call.expires_at, make_error=_error)
