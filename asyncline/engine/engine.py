@@ -423,9 +423,9 @@ class Engine:
         hooks = self.hooks
         if hooks.items_done:
             ended = self._ended
-            if item.error is not None or item.outputs_left or item.log_id or item.traceparent or self._notes_all:
-                hooks.emit(hooks.item_noted, item, len(ended) // len(item.times))
             ended.fromlist(item.times)
+            if item.error is not None or item.outputs_left or item.log_id or item.traceparent or self._notes_all:
+                hooks.emit(hooks.item_noted, item, len(ended) // len(item.times) - 1)
             if len(ended) >= self._enough:
                 self.hand_over()
         if hooks.item_done:

@@ -25,7 +25,7 @@ class Observer:
     """
 
     def item_done(self, item: Item) -> None:
-        """An Item has its outcome; `item.times` says where its time went.
+        """An Item has its outcome; `item.times` says where its time went, in all at `asyncline.engine.item.TOTAL`.
 
         A call for each request costs ten times what it does alone in a loop, as nothing of it is in the core's caches:
         whoever wants figures only takes `items_done`.
@@ -34,14 +34,15 @@ class Observer:
     def items_done(self, times: np.ndarray) -> None:
         """Items have their outcome, in this order. Nobody changes `times` any more: float64, a row of each.
 
-        Called when there are many, or when somebody asks for them by `Engine.hand_over`.
+        Called when there are many, or when somebody asks for them by `Engine.hand_over`. An observer that is added
+        while requests are in flight may get some from before that.
         """
 
     def item_noted(self, item: Item, place: int) -> None:
         """Of an Item of the next `items_done`, at that place, there is more to tell than its times.
 
         It failed, was answered before all outputs were there, or has a `log_id` or trace context; or the graph takes
-        rows or streams.
+        rows or streams. Not the place to ask for `Engine.hand_over`.
         """
 
     def op_done(self, node: Node, item: Item) -> None:

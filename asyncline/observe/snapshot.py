@@ -52,7 +52,7 @@ class Snapshot:
 
     @classmethod
     def take(cls, engine: Engine, statistics: Statistics, beat: Beat, cpu: TakeCpu = CpuTimes.take) -> Snapshot:
-        """Call it on the loop. Costs some 100 µs."""
+        """Call it on the loop. Costs some 100 µs, and where many requests have ended what `Statistics.fold` takes."""
         statistics.fold()
         lanes = engine.statistics().lanes
         pids = [pid for lane in lanes.values() for pid in lane.pids]

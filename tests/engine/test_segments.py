@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncline.engine.lanes.crossing import pack, unpack
+from asyncline.engine.lanes.crossing import LONG_BYTES, pack, unpack
 from asyncline.engine.lanes.link import Link
 from asyncline.engine.lanes.segment import KEEP_BYTES, LARGEST_KEPT, Segments, SegmentsFull
 
@@ -218,6 +218,41 @@ def test_an_array_of_a_link_that_is_closed_stays_whole_and_lets_go_of_its_memory
         assert mapping() is None
     finally:
         gc.enable()
+
+
+class Busy:
+    """A socket that takes no descriptors the first time."""
+
+    def __init__(self, whole: socket.socket) -> None:
+        self._whole = whole
+        self.refused = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    def sendmsg(self, *args: Any) -> int:
+        if not self.refused:
+            self.refused = True
+            raise BlockingIOError
+        return self._whole.sendmsg(*args)
+
+
+def test_descriptors_that_could_not_go_are_announced_once(ends: tuple[End, End]) -> None:
+    here, there = ends
+    here.link.connection = Busy(here.link.connection)  # type: ignore[assignment]
+    with pytest.raises(BlockingIOError):
+        here.send(np.arange(BIG))
+    here.link.flush()
+    assert there.receive()[5] == 5
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "pickled"])
+def test_long_arrays_cross_whole(nested: bool, ends: tuple[End, End]) -> None:
+    values = tuple(np.arange(LONG_BYTES // 2, dtype=dtype).reshape(2, -1) for dtype in (np.int64, np.float16, np.uint8))
+    got = cross(ends, [*values] if nested else values)
+    for one, value in zip(got, values, strict=True):
+        np.testing.assert_array_equal(one, value, strict=True)
+    del got, one
 
 
 @pytest.mark.parametrize("value", [np.zeros(BIG), [np.zeros(BIG)]], ids=["plain", "pickled"])

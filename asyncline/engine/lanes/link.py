@@ -54,7 +54,7 @@ class Link:
         self._messages: list[Message] = []
         self._nbytes = 0
         self._fresh: list[tuple[Key, int]] = []
-        self._descriptors_come = False
+        self._is_announced = self._descriptors_come = False
         self._buffer = bytearray(PACKET_BYTES)
         self._view = memoryview(self._buffer)
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
@@ -92,8 +92,11 @@ class Link:
         data = marshal.dumps((self._messages, self._fresh, self.returns, self.closed))
         if self._fresh:
             descriptors = array.array("i", [self._segments.descriptor(key) for key, _ in self._fresh])
-            self.connection.send(_ANNOUNCEMENT)
+            if not self._is_announced:
+                self.connection.send(_ANNOUNCEMENT)
+                self._is_announced = True
             self.connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+            self._is_announced = False
             self._fresh.clear()
         else:
             self.connection.send(data)

@@ -77,7 +77,7 @@ class Hold(weakref.ref[Array]):
 
 
 class Loan:
-    """An own segment that is filled, and read by a peer: in use as long as this lives."""
+    """An own segment that is filled, and read by a peer: in use at least as long as this lives."""
 
     __slots__ = ("_note_dropped", "segment")
 
@@ -100,7 +100,7 @@ class Segments:
         self.owner = owner
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        #: Called, from any thread, whenever a hold dies; set while somebody waits for memory.
+        #: Called, from any thread, whenever a hold or a Loan dies; set while somebody waits for memory.
         self.on_drop: Callable[[], None] | None = None
         #: Called with the key of a segment that is gone for good.
         self.on_close: Callable[[Key], None] | None = None
@@ -120,15 +120,14 @@ class Segments:
 
     # -- writing ------------------------------------------------------------------------------------
 
-    def take(self, nbytes: int, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] = _BYTES) -> Array:
-        """A hold on an own segment of at least `nbytes`, to be filled.
+    def take(self, nbytes: int) -> Array:
+        """A hold on an own segment of at least `nbytes`, to be filled: all bytes of it.
 
-        :param shape: of the hold, which begins where the segment does; None: all bytes of the segment.
         :raises SegmentsFull: it would be more than `max_bytes` in all. A lone one always fits.
         :raises OSError: the machine has no memory.
         """
         segment = self._take(nbytes)
-        return self._hold(segment, None, (len(segment),) if shape is None else shape, dtype, 0)
+        return self._hold(segment, None, (len(segment),), _BYTES, 0)
 
     def lend(self, nbytes: int) -> Loan:
         """An own segment of at least `nbytes`, to be filled and sent; raises as `take`."""

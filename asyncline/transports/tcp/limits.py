@@ -14,8 +14,8 @@ class CallLimits:
     max_value_nbytes: int = 2**20
     """Most of lists, maps and texts in one CALL; they become Python objects one by one, on the loop."""
     max_value_weight: int = 12 * 2**20
-    """Most bytes that these become, as Scale weighs them: 100,000 numbers, or 50,000 short lists, whose decoding takes
-    up to 16 ms. A megabyte of empty lists took 215 ms."""
+    """Most bytes that these become, as Scale weighs them: 100,000 numbers, or 40,000 lists and maps of one element,
+    whose decoding takes up to 16 ms. A megabyte of empty lists took 215 ms."""
     burst: int = 16
     """Most frames of one connection in one turn of the loop; others have theirs in between. With 64 of them in a turn
     requests by other wires waited twice as long, for 2 % more calls."""

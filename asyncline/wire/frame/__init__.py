@@ -59,7 +59,7 @@ The data of an extension is msgpack too. Offsets are from the begin of the body,
 between; sections do not overlap. Dtypes: bool (a byte, 0 or 1), int8, int16, int32, int64, uint8, uint16, uint32,
 uint64, float16, float32, float64, complex64, complex128. A header has at most 65,535 bytes. In a CALL, arrays and
 maps nest at most 32 deep, those of the header included, and a value in a section has at most 1 MiB, and about
-100,000 numbers or 50,000 lists and maps: what has more is sent as tensors.
+100,000 numbers or 40,000 lists and maps: what has more is sent as tensors.
 
 **Errors.** `status` is one of `messages.STATUSES`. `code` is the same, but for errors with a code of their own: those
 of the business, which have the status `product`, and a text or a number. What is wrong with a CALL is its ERROR; what
