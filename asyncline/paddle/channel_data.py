@@ -27,7 +27,7 @@ class ChannelData:
     def __init__(self, data: dict[str, Any], data_id: int, log_id: int | None) -> None:
         self.id = data_id
         self.log_id = log_id
-        is_arrays = all(isinstance(value, np.ndarray) or _is_texts(value) for value in data.values())
+        is_arrays = _are_arrays(data)
         self.datatype = (ChannelDataType.CHANNEL_NPDATA if is_arrays else ChannelDataType.DICT).value
         self.npdata = data if is_arrays else None
         self.dictdata = None if is_arrays else data
@@ -36,6 +36,13 @@ class ChannelData:
         data = self.dictdata if self.npdata is None else self.npdata
         assert data is not None
         return data
+
+
+def _are_arrays(data: dict[str, Any]) -> bool:
+    for value in data.values():
+        if not isinstance(value, np.ndarray) and not _is_texts(value):
+            return False
+    return True
 
 
 def _is_texts(value: Any) -> bool:

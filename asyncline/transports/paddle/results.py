@@ -20,12 +20,17 @@ from asyncline.errors import OpError, RequestError
 from asyncline.wire import json
 from asyncline.wire.paddle import ElemType, PaddleTensor, PipelineRequest, PipelineResponse, printed
 
+_TEXTS = frozenset({str})
 LONE = "output"
 """The key of an answer that is no object."""
 
 
 def packed(answer: Any, request: PipelineRequest) -> PipelineResponse:
     """:raises OpError: a value has no form in text; names it."""
+    if type(answer) is dict:
+        keys, values = [*answer], [*answer.values()]
+        if _TEXTS.issuperset(map(type, keys)) and _TEXTS.issuperset(map(type, values)):
+            return PipelineResponse(0, "", keys, values)
     response = PipelineResponse()
     keys, values = response.key, response.value
     # The test for a Mapping that is no dict costs more than all else here.

@@ -22,7 +22,6 @@ _RANGES = {"int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1), "int64": (-
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,19})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|NaN|-?Infinity")
 _CAMEL = {name: re.sub(r"_([a-z])", lambda found: found[1].upper(), name) for _, name in TENSOR.values()}
-_PAIRS = {"key", "value"}
 _ESCAPES = ((b"&", rb"\u0026"), (b"<", rb"\u003c"), (b">", rb"\u003e"))
 _WIDE_ESCAPES = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
 """What Go writes of characters that orjson leaves as they are; none occurs outside of strings."""
@@ -40,8 +39,9 @@ def decode_request(body: bytes, name: str, method: str, scale: Scale | None = No
     head = json.decode(body, scale=scale) if body else {}
     if not isinstance(head, dict):
         raise BadRequest("the body is no JSON object")
-    request = PipelineRequest(name, method, _strings(head, "key"), _strings(head, "value"))
-    if head.keys() <= _PAIRS:
+    keys, values = _strings(head, "key"), _strings(head, "value")
+    request = PipelineRequest(name, method, keys, values)
+    if len(head) == 2 and "key" in head and "value" in head:
         return request  # as most are
     _string(head, "name")
     _string(head, "method")
@@ -67,9 +67,11 @@ def encode_response(response: PipelineResponse) -> bytes:
         body = orjson.dumps(fields)
     except orjson.JSONEncodeError:  # half of a surrogate pair in a string
         body = orjson.dumps(_clean(fields))
-    for character, escape in _ESCAPES if body.isascii() else _ESCAPES + _WIDE_ESCAPES:
-        if character in body:
-            body = body.replace(character, escape)
+    is_ascii = body.isascii()
+    if is_ascii and len(body.translate(None, b"&<>")) == len(body):
+        return body  # as most are
+    for character, escape in _ESCAPES if is_ascii else _ESCAPES + _WIDE_ESCAPES:
+        body = body.replace(character, escape)
     return body
 
 
@@ -94,7 +96,9 @@ def _list(head: dict[str, Any], key: str) -> list[Any]:
 
 
 def _strings(head: dict[str, Any], key: str) -> list[str]:
-    values = _list(head, key)
+    values = head.get(key)
+    if type(values) is not list:
+        values = _list(head, key)
     for value in values:
         if type(value) is not str:
             raise BadRequest(f"{key}: expected strings")
