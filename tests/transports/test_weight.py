@@ -14,6 +14,7 @@ import pytest
 from asyncline import Graph, Json, Overloaded, Request, op
 from asyncline.errors import TooLarge
 from asyncline.settings import LEAST_DECODED_NBYTES
+from asyncline.transports.tcp.limits import CallLimits
 from asyncline.wire import msgpack
 from asyncline.wire.oip import InferRequest, InferTensor, grpc, schema
 from tests.transports import grpc_door, test_rest, test_rest_oip, test_tcp
@@ -71,7 +72,10 @@ async def test_a_call_by_tcp_that_becomes_too_much_is_refused_and_the_next_is_se
         raw = await door.raw()
         raw.call(1, [{}] * COUNT)
         stream, error = await raw.answer()
-        assert (stream, type(error)) == (1, TooLarge) and "over the limit of 64000000 bytes" in error.message
+        assert (stream, type(error)) == (
+            1,
+            TooLarge,
+        ) and f"over the limit of {CallLimits().max_value_weight} bytes" in error.message
         raw.call(2, "next")
         assert await raw.answer() == (2, "next")
         await door.until_empty()
