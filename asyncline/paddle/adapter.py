@@ -32,7 +32,7 @@ from asyncline.paddle.errors import (
     number,
     told,
 )
-from asyncline.paddle.hooks import Hook, filled, item_now
+from asyncline.paddle.hooks import NOTHING, Hook, filled, item_now
 from asyncline.paddle.op import Op
 from asyncline.paddle.predictor import Model
 from asyncline.paddle.response_op import ResponseOp
@@ -93,16 +93,20 @@ class Step(EngineOp):
 
     def _finish(self, fetched: Any, state: Mapping[str, Any], inputs: dict[str, Any], data_id: int, log_id: int) -> Any:
         """What `postprocess` made of the result, as a Value or, of the last Op, as the answer."""
-        try:
-            returned, fresh = self._postprocess.run(state, inputs, fetched, ids=(data_id, log_id))
-            data, code, info = filled(returned, (None, None, ""))
-        except Exception as error:
-            raise hook_failed(error, self._where, "postprocess", log_id) from error
-        if code is not None:
-            check_product_error(code, info)
-        if not isinstance(data, dict):
-            text = f"Log_id: {log_id}  Raise_msg: postprocess should return dict  ClassName: {self._where}"
-            raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
+        fresh = NOTHING
+        if self._postprocess.is_default and type(fetched) is dict:
+            data = fetched  # as it would return it
+        else:
+            try:
+                returned, fresh = self._postprocess.run(state, inputs, fetched, ids=(data_id, log_id))
+                data, code, info = filled(returned, (None, None, ""))
+            except Exception as error:
+                raise hook_failed(error, self._where, "postprocess", log_id) from error
+            if code is not None:
+                check_product_error(code, info)
+            if not isinstance(data, dict):
+                text = f"Log_id: {log_id}  Raise_msg: postprocess should return dict  ClassName: {self._where}"
+                raise HookError(CustomExceptionCode.TYPE_ERROR.value, text)
         if self._check_jumping is not None:
             result = ChannelData(data, data_id, log_id)
             if self._has_to_jump(self._check_jumping, result, {**state, **fresh}):

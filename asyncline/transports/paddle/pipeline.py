@@ -12,6 +12,7 @@ from asyncline.graph.fields import Image, Text
 from asyncline.transports.paddle.fields import prepared
 from asyncline.transports.paddle.results import packed
 from asyncline.wire.paddle import ErrNo, PipelineRequest, PipelineResponse, number_of
+from asyncline.wire.paddle.messages import TEXTS
 from asyncline.wire.weight import Scale
 
 Encode = Callable[[PipelineResponse], bytes]
@@ -74,6 +75,9 @@ class Pipeline:
 
 def _checked(response: PipelineResponse) -> PipelineResponse:
     """:raises OpError: it holds what no message does."""
+    said = (*response.key, *response.value, response.err_msg)
+    if type(response.err_no) is int and not response.err_no and TEXTS.issuperset(map(type, said)):
+        return response  # as most are
     if type(response.err_no) is bool or not isinstance(response.err_no, int) or not -(2**31) <= response.err_no < 2**31:
         raise OpError(f"the response's err_no is no 32-bit integer: {str(response.err_no)[:32]}")
     for name, texts in (("err_msg", [response.err_msg]), ("key", response.key), ("value", response.value)):

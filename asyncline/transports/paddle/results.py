@@ -19,8 +19,8 @@ import numpy as np
 from asyncline.errors import OpError, RequestError
 from asyncline.wire import json
 from asyncline.wire.paddle import ElemType, PaddleTensor, PipelineRequest, PipelineResponse, printed
+from asyncline.wire.paddle.messages import TEXTS
 
-_TEXTS = frozenset({str})
 LONE = "output"
 """The key of an answer that is no object."""
 
@@ -29,7 +29,7 @@ def packed(answer: Any, request: PipelineRequest) -> PipelineResponse:
     """:raises OpError: a value has no form in text; names it."""
     if type(answer) is dict:
         keys, values = [*answer], [*answer.values()]
-        if _TEXTS.issuperset(map(type, keys)) and _TEXTS.issuperset(map(type, values)):
+        if TEXTS.issuperset(map(type, keys)) and TEXTS.issuperset(map(type, values)):
             return PipelineResponse(0, "", keys, values)
     response = PipelineResponse()
     keys, values = response.key, response.value

@@ -13,6 +13,8 @@ from asyncline.wire.paddle.tensors import Array, ElemType
 
 MOST_TENSORS = 256
 """Most tensors of a message."""
+TEXTS = frozenset({str})
+"""To ask of many values whether all are texts takes a third of the time by their types."""
 PROFILE_KEY = "pipeline.profile"
 """With which Paddle's client asks for timings."""
 
