@@ -64,6 +64,16 @@ def cross(ends: tuple[End, End], value: Any) -> Any:
     return there.receive()
 
 
+def settle(ends: tuple[End, End]) -> None:
+    """Both hand back whatever has been let go, and the first end knows."""
+    here, there = ends
+    here.flush()
+    there.receive()
+    there.flush()
+    here.receive()
+    here.segments.sweep()
+
+
 @dataclass
 class Page:
     pixels: np.ndarray[Any, Any]
@@ -156,11 +166,7 @@ def test_an_array_that_goes_back_is_not_copied(ends: tuple[End, End]) -> None:
     cross(ends, np.full(BIG, 7))
     assert back["same"][5] == 5
     del back
-    here.flush()
-    there.receive()
-    there.flush()
-    here.receive()
-    here.segments.sweep()
+    settle(ends)
     there.segments.sweep()
     assert there.segments.used_bytes == 0
 
@@ -278,11 +284,7 @@ def test_an_array_that_comes_back_as_its_hold_does_is_not_written_over(ends: tup
     cross(ends, np.full(BIG, 7))
     assert back[5] == 5
     del back
-    here.flush()
-    there.receive()
-    there.flush()
-    here.receive()
-    here.segments.sweep()
+    settle(ends)
     assert here.segments.used_bytes == 0
 
 
