@@ -113,8 +113,9 @@ class Recorder(Observer):
         return self._items.nbytes + self._jobs.nbytes + self._batches.nbytes + self._gauges.nbytes
 
     def records(self) -> Kept:
-        """All that is kept. Call it on the loop: it costs some 100 µs, and some 300 more where Statistics count meanwhile;
-        what is made of it belongs into a thread.
+        """All that is kept. Call it on the loop: it costs some 100 µs, and 300 more where Statistics count meanwhile.
+
+        What is made of it belongs into a thread.
         """
         self._gathering.hand_over()
         if self._job_numbers:
