@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 import weakref
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -586,6 +587,46 @@ async def test_a_value_of_a_worker_that_has_died_is_handed_on_to_another() -> No
         with pytest.raises(OpError):
             await item  # a tuple has no nbytes
         assert await engine.submit(("pass", ("add", 1)), timeout=20) == 1
+
+
+@pytest.mark.parametrize("is_under_way", [False, True])
+async def test_a_start_that_is_given_up_leaves_nothing(is_under_way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before a thread has begun to spawn the process, nor while it does."""
+    loop = asyncio.get_running_loop()
+    began, go_on = asyncio.Event(), threading.Event()
+
+    def wait() -> None:
+        loop.call_soon_threadsafe(began.set)
+        assert go_on.wait(20)
+
+    def slow(*args: Any, **options: Any) -> ProcessPoolExecutor:
+        wait()
+        return ProcessPoolExecutor(*args, **options)
+
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        crew, before = lane_of(engine).crew, len(os.listdir("/proc/self/fd"))
+        fresh = crew._make(0)
+        if is_under_way:
+            monkeypatch.setattr(pool_worker, "ProcessPoolExecutor", slow)
+            starting = asyncio.create_task(fresh.start())
+        else:
+            blocking = loop.run_in_executor(None, wait)
+            starting = asyncio.create_task(fresh.start())
+        await began.wait()
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        fresh.discard()
+        go_on.set()
+        if not is_under_way:
+            await blocking
+        assert fresh.ended is not None
+        await fresh.ended
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert await engine.submit(("add", 1), timeout=20) == 1
 
 
 async def test_answers_that_lie_unread_when_a_worker_dies_are_read_first() -> None:

@@ -75,7 +75,7 @@ class PoolWorker:
         self._permits = -1
         #: Jobs whose messages and permits wait for `flush`.
         self._unsent = 0
-        self._executor: ProcessPoolExecutor | None = None
+        self._spawning: asyncio.Future[ProcessPoolExecutor] | None = None
         self._starting: asyncio.Future[tuple[Any, ...]] | None = None
         self._progress: Any = None
         self.pid: int | None = None
@@ -96,14 +96,16 @@ class PoolWorker:
         self.state = State.STARTING
         self._starting = lane.loop.create_future()
         try:
+            self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.setblocking(False)
             self.link = Link(ours, lane.segments)
-            self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            # In a thread: starting a process talks to the fork server and waits for it.
+            self._spawning = lane.loop.run_in_executor(None, self._spawn, theirs)
             lane.loop.add_reader(ours, self._readable)
             async with asyncio.timeout(START_S):
-                # In a thread: starting a process talks to the fork server and waits for it.
-                await asyncio.to_thread(self._spawn, theirs)
+                # Never cancelled: `theirs` is its own, and what it has started `discard` ends.
+                await asyncio.shield(self._spawning)
                 failed, own_memory, progress = await self._starting
                 if failed is not None:
                     raise pickle.loads(failed)
@@ -123,13 +125,14 @@ class PoolWorker:
         self.retire_bytes = own_memory + max(0, lane.memory_bytes - own_memory) // 2
         self.state = State.READY
 
-    def _spawn(self, theirs: socket.socket) -> None:
+    def _spawn(self, theirs: socket.socket) -> ProcessPoolExecutor:
         with theirs:
-            self._executor = ProcessPoolExecutor(
+            executor = ProcessPoolExecutor(
                 1, multiprocessing.get_context("forkserver"), initializer=worker.connect, initargs=(theirs,)
             )
             # Its end shows at the Link; the executor's own word for it is not needed.
-            self._executor.submit(worker.serve, self._lane.setup(self._owner, self.number)).add_done_callback(_ignore)
+            executor.submit(worker.serve, self._lane.setup(self._owner, self.number)).add_done_callback(_ignore)
+            return executor
 
     # -- Jobs ---------------------------------------------------------------------------------------
 
@@ -387,17 +390,26 @@ class PoolWorker:
             self._lane.loop.remove_reader(self.link.connection)
             self.link.close()
             self.link = None
-            if self._permits >= 0:
-                os.close(self._permits)
-                self._permits = -1
             self._lane.segments.forget_owner(self._owner)
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            # In a thread: it joins the executor's own, which ends with its worker.
-            self.ended = self._lane.loop.run_in_executor(None, executor.shutdown)
+        if self._permits >= 0:
+            os.close(self._permits)
+            self._permits = -1
+        spawning, self._spawning = self._spawning, None
+        if spawning is not None:
+            self.ended = self._lane.loop.create_task(_end(spawning), name=f"asyncline worker {self.number} end")
 
     def __repr__(self) -> str:
         return f"<PoolWorker {self.number} {self.state.value}, {len(self.jobs)} jobs>"
+
+
+async def _end(spawning: asyncio.Future[ProcessPoolExecutor]) -> None:
+    """Let the executor go, once there is one; its worker ends when it finds the connection closed."""
+    try:
+        executor = await spawning
+    except Exception:
+        return  # there is none: `start` has said so
+    # In a thread: it joins the executor's own, which ends with its worker.
+    await asyncio.to_thread(executor.shutdown)
 
 
 def _ignore(future: Future[None]) -> None:
