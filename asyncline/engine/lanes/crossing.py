@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncline.engine.lanes.segment import Array, Key, Lender, Loan, Segment, Segments, find_hold, segment_of
+from asyncline.engine.lanes.segment import Array, Key, Lender, Loan, Segment, Segments, find_hold
 
 INLINE_BYTES = 8192
 """A value up to here crosses inside the message: below it a copy costs less than a segment."""
@@ -114,10 +114,10 @@ def _pack_plain(kind: int, values: tuple[Any, ...], segments: Segments) -> Parce
             to_copy.append((end, end + nbytes, value))
             end += -(-nbytes // ALIGN) * ALIGN
         else:
-            hold, offset = found
+            hold, segment, offset = found
             parts.append((name, value.shape, len(holds), offset))
             holds.append(hold)
-            keys.append(segment_of(hold).key)
+            keys.append(segment.key)
     if to_copy:
         # The new segment is the last, which -1 means.
         loan = segments.lend(end)
@@ -136,11 +136,10 @@ def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) 
     end = _PLACE.size * (1 + len(buffers))
     for part in (stream, *buffers):
         found = find_hold(part)
-        key = None if found is None else segment_of(found[0]).key
-        if found is not None and key is not None and (key in there or len(there) < MOST_SEGMENTS - 1):
-            hold, offset = found
-            there.setdefault(key, hold)
-            places.append((key, offset, part.nbytes))
+        if found is not None and (found[1].key in there or len(there) < MOST_SEGMENTS - 1):
+            hold, segment, offset = found
+            there.setdefault(segment.key, hold)
+            places.append((segment.key, offset, part.nbytes))
             continue
         end = -(-end // ALIGN) * ALIGN
         places.append((None, end, part.nbytes))

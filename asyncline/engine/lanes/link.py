@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from asyncline.engine.lanes.segment import Array, Key, Loan, Segments, segment_of
+from asyncline.engine.lanes.segment import Array, Key, Loan, Segment, Segments
 
 PACKET_BYTES = 256 * 1024
 """More than any packet has: the kernel's limit for one is lower."""
@@ -59,24 +59,21 @@ class Link:
         self._view = memoryview(self._buffer)
         self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
-    def put(self, message: Message, holds: Sequence[Array | Loan] = (), nbytes: int = 0) -> None:
+    def put(self, message: Message, holds: Sequence[Array | Loan] = (), nbytes: int = 0) -> bool:
         """Gather a message: plain values. The holds on the segments that it names are lent with it.
 
         :param nbytes: what it adds to the packet, about.
+        :return: whether what has gathered has to be sent before there is more: a packet has its limits.
         """
         self._messages.append(message)
         self._nbytes += nbytes
         for hold in holds:
-            segment = segment_of(hold)
+            segment: Segment = hold.segment if type(hold) is Loan else hold.base  # type: ignore[assignment,union-attr]
             key = segment.key
             self._lent[key].append(hold)
             if key not in self._known:
                 self._known.add(key)
                 self._fresh.append((key, len(segment)))
-
-    @property
-    def is_full(self) -> bool:
-        """Whether what has gathered has to be sent before there is more: a packet has its limits."""
         # A value has at most half of the descriptors that fit.
         return self._nbytes > FULL_BYTES or len(self._fresh) > MOST_DESCRIPTORS // 2
 
@@ -85,7 +82,7 @@ class Link:
 
         :raises OSError: the peer is gone, or (BlockingIOError) reads nothing.
         """
-        if self._segments.has_dropped:
+        if self._segments.dropped:
             self._segments.sweep()
         if not (self._messages or self.returns or self.closed):
             return

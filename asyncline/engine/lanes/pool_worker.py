@@ -156,7 +156,7 @@ class PoolWorker:
         self._costs.append(cost_s)
         self.load_s += cost_s
         self._unsent += 1
-        self.link.put(
+        is_full = self.link.put(
             (
                 worker.CALL, job.node.name, job.hook, len(job.steps), packed, item.data_id, item.log_id,
                 job.outgoing, job.expires_at,
@@ -164,7 +164,7 @@ class PoolWorker:
             holds,
             nbytes,
         )  # fmt: skip
-        if self.link.is_full:
+        if is_full:
             self.flush()
         if self.state is State.READY:
             self.state = State.BUSY
@@ -276,7 +276,7 @@ class PoolWorker:
                 self.kill("lost count of its tasks")
                 return
             self.jobs.popleft()
-            self._next()
+            self._next(self._lane.clock())
         elif kind == worker.USED:
             if message[1] > self.retire_bytes and self.state is not State.RETIRING:
                 self._lane.crew.retire(self, message[1])
@@ -318,16 +318,16 @@ class PoolWorker:
             job.error = OpError(f"op {job.node.name!r} {job.hook}: its result cannot leave the CPU pool: {text}")
         self._lane.learn(job, times[-1] - times[0])
         self.jobs.popleft()
-        self._next()
+        self._next(times[-1])
         job.done(job)
 
-    def _next(self) -> None:
+    def _next(self, now: float) -> None:
         """One Job fewer."""
         self.load_s -= self._costs.popleft()
         if self.jobs:
             job = self.jobs[0]
             if job is not None:
-                self._begins(job, self._lane.clock())
+                self._begins(job, now)
             return
         self.load_s = 0.0  # what rounding has left
         if self.state is State.BUSY:

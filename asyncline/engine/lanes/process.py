@@ -282,7 +282,7 @@ class ProcessLane(Lane):
         """Call `feed` when a hold is let go, in whatever thread that happens."""
         if self.segments.on_drop is None:
             self.segments.on_drop = self._call_feed
-            if self.segments.has_dropped:  # meanwhile, in another thread
+            if self.segments.dropped:  # meanwhile, in another thread
                 self._call_feed()
 
     def _call_feed(self) -> None:

@@ -79,14 +79,17 @@ class Hold(weakref.ref[Array]):
 class Loan:
     """An own segment that is filled, and read by a peer: in use at least as long as this lives."""
 
-    __slots__ = ("_note_dropped", "segment")
+    __slots__ = ("_segments", "segment")
 
-    def __init__(self, segment: Segment, note_dropped: Callable[[Segment], None]) -> None:
+    def __init__(self, segment: Segment, segments: Segments) -> None:
         self.segment = segment
-        self._note_dropped = note_dropped
+        self._segments = segments
 
     def __del__(self) -> None:
-        self._note_dropped(self.segment)
+        segments = self._segments
+        segments.dropped.append(self.segment)
+        if segments.on_drop is not None:
+            segments.on_drop()
 
 
 class Segments:
@@ -114,8 +117,8 @@ class Segments:
         self._orphans: set[Key] = set()
         #: Bytes in segments of others that something here still reads.
         self.read_bytes = 0
-        # A deque: the last reference to an array may die in any thread.
-        self._dropped: deque[Hold | Segment] = deque()
+        #: What `sweep` takes note of next. A deque: the last reference to an array may die in any thread.
+        self.dropped: deque[Hold | Segment] = deque()
         self._note = self._note_dropped
 
     # -- writing ------------------------------------------------------------------------------------
@@ -126,17 +129,18 @@ class Segments:
         :raises SegmentsFull: it would be more than `max_bytes` in all. A lone one always fits.
         :raises OSError: the machine has no memory.
         """
-        segment = self._take(nbytes)
-        return self._hold(segment, None, (len(segment),), _BYTES, 0)
+        hold = self.view(self._take(nbytes).key, None)
+        hold.flags.writeable = True
+        return hold
 
     def lend(self, nbytes: int) -> Loan:
         """An own segment of at least `nbytes`, to be filled and sent; raises as `take`."""
         segment = self._take(nbytes)
         segment.is_lent = True
-        return Loan(segment, self._note)
+        return Loan(segment, self)
 
     def _take(self, nbytes: int) -> Segment:
-        if self._dropped:
+        if self.dropped:
             self.sweep()
         size = max(SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes <= LARGEST_KEPT else nbytes
         if self.used_bytes and self.used_bytes + size > self.max_bytes:
@@ -183,7 +187,11 @@ class Segments:
         segment = self._segments[key]
         if not segment.holds and not segment.is_own:
             self.read_bytes += len(segment)
-        array = self._hold(segment, lender, (len(segment),) if shape is None else shape, dtype, offset)
+        array: Array = np.ndarray((len(segment),) if shape is None else shape, dtype, segment, offset)
+        hold = Hold(array, self._note)
+        hold.segment = segment
+        hold.lender = lender
+        segment.holds.add(hold)
         if segment.is_own:
             array.flags.writeable = False
         return array
@@ -221,18 +229,8 @@ class Segments:
         self._segments[key] = segment
         return segment
 
-    def _hold(
-        self, segment: Segment, lender: Lender | None, shape: tuple[int, ...], dtype: np.dtype[Any] | str, offset: int
-    ) -> Array:
-        array: Array = np.ndarray(shape, dtype, segment, offset)
-        hold = Hold(array, self._note)
-        hold.segment = segment
-        hold.lender = lender
-        segment.holds.add(hold)
-        return array
-
-    def _note_dropped(self, ended: Hold | Segment) -> None:
-        self._dropped.append(ended)
+    def _note_dropped(self, ended: Hold) -> None:
+        self.dropped.append(ended)
         if self.on_drop is not None:
             self.on_drop()
 
@@ -241,26 +239,21 @@ class Segments:
 
     def exempt(self, hold: Array) -> None:
         """Do not count one that stays for as long as the process."""
-        self.used_bytes -= len(segment_of(hold))
-
-    @property
-    def has_dropped(self) -> bool:
-        """Whether `sweep` has something to do."""
-        return bool(self._dropped)
+        self.used_bytes -= len(hold.base)  # type: ignore[arg-type]
 
     def sweep(self) -> None:
         """Take note of the holds and Loans that have died: own segments become free, lenders get theirs back."""
-        dropped = self._dropped
+        dropped = self.dropped
         while dropped:
             ended = dropped.popleft()
-            if isinstance(ended, Segment):
-                segment = ended
-                segment.is_lent = False
-            else:
+            if type(ended) is Hold:
                 segment = ended.segment
                 if ended.lender is not None:
                     ended.lender.returns.append(segment.key)
                 segment.holds.discard(ended)
+            else:
+                segment = ended  # type: ignore[assignment]
+                segment.is_lent = False
             if segment.holds or segment.is_lent or segment.key not in self._segments:
                 continue
             if segment.is_own:
@@ -286,18 +279,14 @@ class Segments:
         for key in tuple(self._segments):
             self.forget(key)
         self._free.clear()
-        self._dropped.clear()
+        self.dropped.clear()
 
     def __repr__(self) -> str:
         return f"<Segments of {self.owner}: {self.used_bytes} bytes in use, {len(self._segments)} segments>"
 
 
-def segment_of(hold: Array | Loan) -> Segment:
-    return hold.segment if type(hold) is Loan else hold.base  # type: ignore[return-value,union-attr]  # it is a hold
-
-
-def find_hold(memory: memoryview | Array) -> tuple[Array, int] | None:
-    """The hold that `memory` looks through, and where in its segment it begins; None if it lies elsewhere."""
+def find_hold(memory: memoryview | Array) -> tuple[Array, Segment, int] | None:
+    """The hold that `memory` looks through, its segment, and where in that it begins; None if it lies elsewhere."""
     holder: Any = memory
     while True:
         if isinstance(holder, np.ndarray):
@@ -307,7 +296,7 @@ def find_hold(memory: memoryview | Array) -> tuple[Array, int] | None:
         else:
             return None
         if type(below) is Segment:
-            return holder, _address(memory) - below.address
+            return holder, below, _address(memory) - below.address
         holder = below
 
 

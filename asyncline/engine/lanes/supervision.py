@@ -90,22 +90,16 @@ class Breaker:
         return f"<Breaker {'open' if self.is_open else 'closed'}, {self._crashes} crashes in {self._jobs} jobs>"
 
 
-class Breakers:
-    """A Breaker for each Op that has killed a worker."""
+class Breakers(defaultdict[str, Breaker]):
+    """A Breaker for each Op that has killed a worker, by its name."""
 
     def __init__(self) -> None:
-        self._breakers: dict[str, Breaker] = defaultdict(Breaker)
-
-    def __bool__(self) -> bool:
-        return bool(self._breakers)
-
-    def __getitem__(self, op: str) -> Breaker:
-        return self._breakers[op]
+        super().__init__(Breaker)
 
     def refusal(self, ops: Sequence[str], now: float) -> Unavailable | None:
         """Why a Job whose hooks are of these Ops, in order, may not begin; None where it may."""
         for place, op in enumerate(ops):
-            breaker = self._breakers.get(op)
+            breaker = self.get(op)
             if breaker is not None and not breaker.admits(now):
                 self.gave_up(ops[:place])
                 error = Unavailable(f"op {op!r}: kills its worker processes again and again; refused for now")
@@ -115,15 +109,15 @@ class Breakers:
 
     def succeeded(self, ops: Iterable[str]) -> None:
         for op in ops:
-            if op in self._breakers:
-                self._breakers[op].succeeded()
+            if op in self:
+                self[op].succeeded()
 
     def gave_up(self, ops: Iterable[str]) -> None:
         """A Job was not run that might have."""
         for op in ops:
-            if op in self._breakers:
-                self._breakers[op].gave_up()
+            if op in self:
+                self[op].gave_up()
 
     def refused(self, now: float) -> str | None:
         """An Op whose Jobs are refused, where there is one."""
-        return next((op for op, breaker in self._breakers.items() if breaker.refuses(now)), None)
+        return next((op for op, breaker in self.items() if breaker.refuses(now)), None)
