@@ -152,8 +152,9 @@ class Item:
 
     def _finish(self) -> None:
         self.done = True
-        for job in tuple(self.jobs):
-            job.cancel()
+        if self.jobs:
+            for job in tuple(self.jobs):
+                job.cancel()
         self.engine.finished(self)
         self.values = []
         self.ahead = None

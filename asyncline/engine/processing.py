@@ -163,20 +163,18 @@ class Processing:
         fits = self._collate.bucket(piece, is_rows=count is not None)
         return fits if self._own_bucket is None else (own, fits)
 
-    def __len__(self) -> int:
-        """Samples that wait."""
-        return len(self.batcher)
-
     # -- to the replicas ----------------------------------------------------------------------------
 
     def feed(self) -> bool:
         """Give the replicas what they can take; whether any sample has left, dead ones too."""
-        waiting = len(self.batcher)
+        batcher = self.batcher
+        replicas = batcher.replicas
+        waiting = batcher.count
         is_due, self._is_due = self._is_due, False
-        if 0 < waiting < self._batch_size and not is_due and self._waits_a_turn():
+        if not replicas.take_more or (0 < waiting < self._batch_size and not is_due and self._waits_a_turn()):
             return False
         now = self._clock()
-        while (feed := self.batcher.feed(now)) is not None:
+        while replicas.take_more and (feed := batcher.feed(now)) is not None:
             if feed.late:
                 for sample in feed.late:
                     text = f"op {self._node.name!r}: would not be done before the deadline"
@@ -186,17 +184,16 @@ class Processing:
             if feed.replica is not None:
                 batch = Batch(feed.samples, self._over, feed.replica)
                 self._given[feed.replica].append(batch)
-                self._watch(batch)
+                self._hang_alarm.set(now + GRACE_S, now)
                 self.replicas[feed.replica].submit(batch)
-        at = self.batcher.next_feed_at()
-        if at is not None:
+        if batcher.count and (at := batcher.next_feed_at()) is not None:
             self._feed_alarm.set(at, self._clock())
-        return len(self.batcher) < waiting
+        return batcher.count < waiting
 
     def _waits_a_turn(self) -> bool:
         """Whether an idle replica leaves what is there to the next turn of the loop, as more may come in this one."""
         if self._next_turn is None:
-            if self.batcher.replicas.idle() is None:
+            if not self.batcher.replicas.idle:
                 return False  # the Batcher knows when to close a batch behind a running one
             self._next_turn = self._engine.loop.call_soon(self._feed_now)
         return True
@@ -288,18 +285,20 @@ class Processing:
 
     # -- replicas that hang -------------------------------------------------------------------------
 
-    def _watch(self, batch: Batch) -> None:
-        """See whether a batch is over some time after all its deadlines; a timer that is set for earlier will do."""
-        batch.late_at = max([sample.visit.expires_at for sample in batch.samples]) + GRACE_S
-        self._hang_alarm.set(batch.late_at, self._clock())
-
     def _look_for_hung(self) -> None:
+        """See whether batches are over some time after all their deadlines.
+
+        As long as there are any, a look comes each GRACE_S, so that none is late before it has been looked at.
+        """
         now = self._clock()
         for replica, given in enumerate(self._given):
             if not given or replica in self.hung:
                 continue
-            if now < given[0].late_at:
-                self._hang_alarm.set(given[0].late_at, now)
+            batch = given[0]
+            if not batch.late_at:
+                batch.late_at = max([sample.visit.expires_at for sample in batch.samples], default=now) + GRACE_S
+            if now < batch.late_at:
+                self._hang_alarm.set(min(batch.late_at, now + GRACE_S), now)
                 continue
             self.hung[replica] = now
             for batch in given:

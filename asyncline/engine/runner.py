@@ -95,7 +95,7 @@ class Runner:
         """All inputs of `item` are there."""
         # Below zero while it waits: the time of arrival, to which that of leaving is added.
         item.times[self._times + WAIT] = -now
-        self.channel.put_nowait(item)
+        self.channel.put(item)
         self.engine.wake(self)
 
     def pump(self) -> None:
@@ -103,13 +103,13 @@ class Runner:
         self._take()
         self.awake = False  # from here on: what `_take` has prepared by itself is seen right below
         # Batches that left, and dead samples that were dropped, make room for Items of the Channel.
-        while self.processing is not None and self.processing.feed() and not self.channel.empty():
+        while self.processing is not None and self.processing.feed() and self.channel:
             self._take()
 
     def _take(self) -> None:
         """Begin with Items of the Channel, as far as there is room."""
-        while not self.channel.empty() and self._has_room():
-            item = self.channel.get_nowait()
+        while self.channel and self._has_room():
+            item = self.channel.popleft()
             if item.done:
                 continue
             now = self._clock()
@@ -123,15 +123,13 @@ class Runner:
                 self._begin(item, now)
 
     def _has_room(self) -> bool:
-        return self._preparing < self._preparing_most and self._preparing + self._prepared_count < self._ahead_most
+        prepared = 0 if self.processing is None else self.processing.batcher.count
+        return self._preparing < self._preparing_most and self._preparing + prepared < self._ahead_most
 
     def _has_room_for_coming(self) -> bool:
         """Whether the replicas can take soon what another task would prepare now."""
-        return self._coming + self.channel.qsize() + self._preparing + self._prepared_count < self._ahead_most
-
-    @property
-    def _prepared_count(self) -> int:
-        return 0 if self.processing is None else len(self.processing)
+        prepared = 0 if self.processing is None else self.processing.batcher.count
+        return self._coming + len(self.channel) + self._preparing + prepared < self._ahead_most
 
     def _run_inline(self, item: Item, now: float) -> None:
         values = item.values
@@ -173,7 +171,8 @@ class Runner:
             expires_at = min(expires_at, now + self.node.settings.timeout_ms / 1e3)
             limit = OpLimit(item, self.node.name, self.node.settings.timeout_ms)
             limit.tick = self.engine.expiry.add(expires_at, limit)
-        visit = Visit(item, tuple(item.values[slot] for slot in self.node.input_slots), expires_at, limit)
+        values = item.values
+        visit = Visit(item, tuple([values[slot] for slot in self.node.input_slots]), expires_at, limit)
         if self._pre is None:
             self._preparing += self._counts_post
             args = visit.args

@@ -69,7 +69,7 @@ class Pulse:
         self._lag_s = max(self._lag_s, lag_s)
         self._in_flight += self._engine.admission.in_flight
         for runner in self._engine.runners:
-            depth = runner.channel.qsize()
+            depth = len(runner.channel)
             if depth > self._depths.get(runner.node.name, 0):
                 self._depths[runner.node.name] = depth
         for look in self.looks:

@@ -46,7 +46,7 @@ def assert_nothing_left(engine: Engine) -> None:
     assert engine.admission.nbytes == 0
     assert len(engine.expiry) == 0
     for runner in engine.runners:
-        assert runner.processing is None or len(runner.processing) == 0
+        assert runner.processing is None or runner.processing.batcher.count == 0
         assert runner._preparing == 0
         assert runner.processing is None or not runner.processing.batcher.replicas.running
 

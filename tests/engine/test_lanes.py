@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import socket
 import threading
 import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -578,7 +579,9 @@ async def test_a_value_of_a_worker_that_has_died_is_handed_on_to_another() -> No
         Held.gate.clear()
         item = asyncio.create_task(engine.submit(("pass", ("size", ("array", 100_000))), timeout=20))
         made = asyncio.create_task(engine.submit(("pass", ("pass", np.zeros(100_000))), timeout=20))
-        while len(engine.runners[1].processing or ()) == 0:  # noqa: ASYNC110  # nothing tells
+        processing = engine.runners[1].processing
+        assert processing is not None
+        while not processing.batcher.count:  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.01)
         lane_of(engine).crew.workers[0].kill("for the test")
         await watching.one_lost.wait()
@@ -594,6 +597,11 @@ async def test_a_start_that_is_given_up_leaves_nothing(is_under_way: bool, monke
     """Neither before a thread has begun to spawn the process, nor while it does."""
     loop = asyncio.get_running_loop()
     began, go_on = asyncio.Event(), threading.Event()
+    sockets: list[socket.socket] = []
+
+    def pair(*args: Any) -> list[socket.socket]:
+        sockets.extend(socket_pair(*args))
+        return sockets
 
     def wait() -> None:
         loop.call_soon_threadsafe(began.set)
@@ -606,8 +614,9 @@ async def test_a_start_that_is_given_up_leaves_nothing(is_under_way: bool, monke
     loop.set_default_executor(ThreadPoolExecutor(1))
     graph = graph_of(Busy)
     async with Engine(graph, pool(graph)) as engine:
-        crew, before = lane_of(engine).crew, len(os.listdir("/proc/self/fd"))
-        fresh = crew._make(0)
+        fresh = lane_of(engine).crew._make(0)
+        socket_pair = socket.socketpair
+        monkeypatch.setattr(socket, "socketpair", pair)
         if is_under_way:
             monkeypatch.setattr(pool_worker, "ProcessPoolExecutor", slow)
             starting = asyncio.create_task(fresh.start())
@@ -625,7 +634,7 @@ async def test_a_start_that_is_given_up_leaves_nothing(is_under_way: bool, monke
             await blocking
         assert fresh.ended is not None
         await fresh.ended
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert [each.fileno() for each in sockets] == [-1, -1]
         assert await engine.submit(("add", 1), timeout=20) == 1
 
 

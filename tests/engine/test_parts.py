@@ -156,8 +156,8 @@ def test_a_channel_counts_and_shows_its_state() -> None:
         async with virtual_engine(graph_of(Square)) as engine:
             channel = Channel(4)
             for _ in range(3):
-                channel.put_nowait(engine.begin(1))
-            channel.get_nowait()
+                channel.put(engine.begin(1))
+            channel.popleft()
             now = channel.statistics()
             assert (now.depth, now.depth_max, now.size) == (2, 3, 4)
             assert repr(channel) == "<Channel 2 of 4>"

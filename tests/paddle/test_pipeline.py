@@ -159,7 +159,7 @@ async def behind_a_held_one(engine: Engine, *values: str) -> list[Any]:
     rest = [asyncio.create_task(ask(engine, x=value)) for value in values]
     processing = engine.runners[-1].processing
     assert processing is not None
-    while len(processing) < len(values):  # noqa: ASYNC110  # nobody tells when a sample has come to wait
+    while processing.batcher.count < len(values):  # noqa: ASYNC110  # nobody tells when a sample has come to wait
         await asyncio.sleep(0)
     Hold.gate.set()
     assert (await first)["y"] == "[200.0]"

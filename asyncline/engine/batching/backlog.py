@@ -110,7 +110,8 @@ class Backlog(Generic[S]):
         self._is_plain = not (self._weighs or sizes or priority)
         self._shares = Shares()
         self._buckets: dict[Hashable, Bucket[S]] = {}
-        self._count = 0
+        #: Samples that wait.
+        self.count = 0
 
     def put(self, sample: S) -> None:
         """Add a sample; those of one bucket and priority keep their order.
@@ -125,7 +126,7 @@ class Backlog(Generic[S]):
         if self._accounts:
             self._add(bucket, sample)
         bucket.append(sample)
-        self._count += 1
+        self.count += 1
         if self.returns is not None and self.returns.left:
             self.returns.came(sample.ready_at)
 
@@ -139,11 +140,11 @@ class Backlog(Generic[S]):
             if self._accounts:
                 self._add(bucket, sample)
             bucket.appendleft(sample)
-            self._count += 1
+            self.count += 1
 
     def close(self, now: float) -> list[S]:
         """The batch for a replica that is free `now`: empty when there is none yet. Drops dead samples."""
-        formed = self._form(now, self.batch_size) if self._count else None
+        formed = self._form(now, self.batch_size) if self.count else None
         return [] if formed is None else formed[1]
 
     def ready_at(self) -> float | None:
@@ -196,7 +197,7 @@ class Backlog(Generic[S]):
 
     def _pop(self, bucket: Bucket[S]) -> S:
         sample = bucket.popleft()
-        self._count -= 1
+        self.count -= 1
         if self._rows is not None:
             bucket.rows -= self._rows(sample)
         if self._cost is not None:
@@ -272,7 +273,7 @@ class Backlog(Generic[S]):
         """
         if self.max_delay_s:
             return self.batch_size
-        rows = self._count if self._rows is None else sum(bucket.rows for bucket in self._buckets.values())
+        rows = self.count if self._rows is None else sum(bucket.rows for bucket in self._buckets.values())
         share = max(1, -(-rows // replicas))
         if self.sizes and share <= self.sizes[-1]:
             share = self.sizes[bisect_left(self.sizes, share)]
@@ -314,7 +315,7 @@ class Backlog(Generic[S]):
             else:
                 drawn = list(bucket)
                 bucket.clear()
-            self._count -= len(drawn)
+            self.count -= len(drawn)
             samples += [sample for sample in drawn if not sample.dead]
             if self._expires_at is not None:
                 samples = self._in_time(samples, bucket.key, now)
@@ -391,8 +392,8 @@ class Backlog(Generic[S]):
         return len(samples) if self._rows is None else sum(map(self._rows, samples))
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __repr__(self) -> str:
         buckets = sum(bool(bucket) for bucket in self._buckets.values())
-        return f"<{type(self).__name__} {self._count} samples in {buckets} buckets>"
+        return f"<{type(self).__name__} {self.count} samples in {buckets} buckets>"

@@ -104,18 +104,20 @@ class Batcher(Backlog[S]):
 
     def feed(self, now: float) -> Feed[S] | None:
         """The next thing to do: None when there is nothing until a sample comes, a batch is over, or `next_feed_at`."""
-        if not (self._count or self._reruns):
+        if not (self.count or self._reruns):
             return None
         may_grow, most = False, self.batch_size
-        load = self.replicas.idle()
-        if load is not None:
-            if self.replicas.idle_count > 1:
-                most = self._share(self.replicas.idle_count)
+        idle = self.replicas.idle
+        if idle:
+            load = idle[-1]
+            if len(idle) > 1:
+                most = self._share(len(idle))
             may_grow = self.returns is not None and self.returns.believed and self._awaits(self.returns, now)
         else:
-            load = self.replicas.soonest(now)
-            if load is None:
+            soonest = self.replicas.soonest(now)
+            if soonest is None:
                 return None
+            load = soonest
             may_grow = now < self._close_at(load) or self._joins(load)
         failed: Sequence[Failed[S]] = ()
         run: Run[S] | None = None
@@ -137,8 +139,8 @@ class Batcher(Backlog[S]):
 
     def next_feed_at(self) -> float | None:
         """When `feed` has something to do that it had not just now, if nothing happens before; None: never."""
-        if self.replicas.idle() is not None:
-            until = None if self.returns is None or not self._count else self.returns.until(0.0)
+        if self.replicas.idle:
+            until = None if self.returns is None or not self.count else self.returns.until(0.0)
             return self.ready_at() if until is None else until
         load = self.replicas.soonest(0.0)
         if load is None or (ready_at := self.ready_at()) is None or self._joins(load):
@@ -156,14 +158,14 @@ class Batcher(Backlog[S]):
         if returns is None or not returns.believed or load.running is None:
             return False
         more = len(load.running.samples)
-        back_s = returns.back_s(min(self._count + more, self.batch_size))
+        back_s = returns.back_s(min(self.count + more, self.batch_size))
         return back_s is not None and self._had_better_wait(returns, more, back_s + self.stage_s, load.ends_at)
 
     def _had_better_wait(self, returns: Returns, more: int, wait_s: float, now: float) -> bool:
-        if len(self._buckets) > 1 or not 0 < self._count < self.batch_size or self.limits.lowered:
+        if len(self._buckets) > 1 or not 0 < self.count < self.batch_size or self.limits.lowered:
             return False
         ((key, bucket),) = self._buckets.items()
-        if not returns.gain(key, self._count, more, self.batch_size, wait_s):
+        if not returns.gain(key, self.count, more, self.batch_size, wait_s):
             return False
         latest = now + wait_s + self.costs.high(key, self.batch_size) + MARGIN_S
         return self._expires_at is None or latest < self._expires_at(bucket[0])
@@ -177,8 +179,8 @@ class Batcher(Backlog[S]):
         """
         assert load.running is not None
         deviation_s = load.running.deviation_s
-        slack = max(0.0, 1 - self._count / self.batch_size)
-        stage_s = self.stage_s + (self._stages.predict(None, min(self._count, self.batch_size))[0] or 0.0)
+        slack = max(0.0, 1 - self.count / self.batch_size)
+        stage_s = self.stage_s + (self._stages.predict(None, min(self.count, self.batch_size))[0] or 0.0)
         later = 2 * slack * deviation_s / stage_s - 1 if stage_s else -1.0
         return load.ends_at - stage_s + later * deviation_s
 
@@ -279,7 +281,7 @@ class Batcher(Backlog[S]):
 
     def statistics(self) -> BatcherStatistics:
         return BatcherStatistics(
-            waiting=self._count,
+            waiting=self.count,
             running=self.replicas.running,
             staged=self.replicas.staged,
             late=self._late_count,

@@ -36,41 +36,44 @@ class CostModel:
     def __init__(self) -> None:
         #: None for a bucket that has run once.
         self._lines: dict[Hashable, _Line | None] = {}
+        #: Those of them that are believed.
+        self._known: dict[Hashable, _Line] = {}
 
     def learn(self, bucket: Hashable, size: float, seconds: float) -> None:
         """A batch of that size took so long."""
         if bucket not in self._lines:
             if len(self._lines) >= MOST_BUCKETS:
-                del self._lines[next(iter(self._lines))]
+                oldest = next(iter(self._lines))
+                del self._lines[oldest]
+                self._known.pop(oldest, None)
             self._lines[bucket] = None
             return
         line = self._lines[bucket]
         if line is None or not line.learn(size, seconds):
             self._lines[bucket] = _Line(size, seconds)
+            self._known.pop(bucket, None)
+        elif line.runs == LEARNED:
+            self._known[bucket] = line
 
     def predict(self, bucket: Hashable, size: float) -> tuple[float | None, float]:
         """The expected seconds, and how far runs are off on average; None and 0 where too little is known."""
-        line = self._known(bucket)
+        line = self._known.get(bucket)
         return (None, 0.0) if line is None else (line.at(size), line.deviation)
 
     def knows_slope(self, bucket: Hashable) -> bool:
         """Whether runs of different sizes have told what one size more takes; else `predict` takes tau0 for 0."""
-        line = self._known(bucket)
+        line = self._known.get(bucket)
         return line is not None and line.slope is not None
 
     def high(self, bucket: Hashable, size: float) -> float:
         """Seconds that it will hardly take; 0 where too little is known."""
-        line = self._known(bucket)
+        line = self._known.get(bucket)
         return 0.0 if line is None else line.at(size) + CAUTION * line.deviation
 
     def low(self, bucket: Hashable, size: float) -> float:
         """Seconds that it takes at the very least; 0 where too little is known."""
-        line = self._known(bucket)
+        line = self._known.get(bucket)
         return 0.0 if line is None else line.least(size)
-
-    def _known(self, bucket: Hashable) -> _Line | None:
-        line = self._lines.get(bucket)
-        return None if line is None or line.runs < LEARNED else line
 
     def __repr__(self) -> str:
         return f"<CostModel of {len(self._lines)} buckets>"
@@ -129,16 +132,19 @@ class _Line:
         return True
 
     def at(self, size: float) -> float:
-        steepest = self.mean_seconds / self.mean_size if self.mean_size else 0.0  # that of tau0 = 0
-        if self.slope is None:
-            return max(self.mean_seconds, steepest * size)
-        return self.mean_seconds + min(max(self.slope, 0.0), steepest) * (size - self.mean_size)
+        mean_seconds, mean_size, slope = self.mean_seconds, self.mean_size, self.slope
+        steepest = mean_seconds / mean_size if mean_size else 0.0  # that of tau0 = 0
+        if slope is None:
+            return steepest * size if size > mean_size else mean_seconds
+        if slope > steepest:
+            slope = steepest
+        return mean_seconds + slope * (size - mean_size) if slope > 0 else mean_seconds
 
     def least(self, size: float) -> float:
         seconds = min(self.smallest_seconds, self.at(self.smallest)) - CAUTION * self.deviation
         if size < self.smallest:
             seconds *= size / self.smallest
-        return max(0.0, seconds)
+        return seconds if seconds > 0 else 0.0
 
     def __repr__(self) -> str:
         return f"<_Line of {self.runs} runs>"

@@ -80,17 +80,14 @@ class Replicas(Generic[S]):
     def __init__(self, count: int, depth: int) -> None:
         self._depth = depth
         self._loads: list[Load[S]] = [Load(index) for index in range(count)]
-        # The one that was busy last is taken first: its memory is warm.
-        self._idle = list(self._loads)
+        #: Those with nothing to do. Take the last, which was busy last: its memory is warm.
+        self.idle = list(self._loads)
         self._soonest: Load[S] | None = None
 
-    def idle(self) -> Load[S] | None:
-        """A replica with nothing to do."""
-        return self._idle[-1] if self._idle else None
-
     @property
-    def idle_count(self) -> int:
-        return len(self._idle)
+    def take_more(self) -> bool:
+        """Whether one is idle, or may have a batch staged."""
+        return self._soonest is not None or bool(self.idle)
 
     def soonest(self, now: float) -> Load[S] | None:
         """The busy replica that will be done first, of those for which a batch may be staged."""
@@ -101,7 +98,7 @@ class Replicas(Generic[S]):
     def give(self, load: Load[S], run: Run[S], now: float) -> None:
         """It gets a batch, which starts now where nothing runs."""
         if load.running is None:
-            self._idle.remove(load)
+            self.idle.remove(load)
             load.start(run, now)
         else:
             load.staged = run
@@ -120,15 +117,15 @@ class Replicas(Generic[S]):
         if staged is not None:
             load.start(staged, ended_at)
         else:
-            self._idle.append(load)
+            self.idle.append(load)
         self._find_soonest(ended_at)
         return run
 
     def lose(self, replica: int) -> tuple[Run[S] | None, Run[S] | None]:
         """It takes no more. What it was running, and what was staged."""
         load = self._loads[replica]
-        if load in self._idle:
-            self._idle.remove(load)
+        if load in self.idle:
+            self.idle.remove(load)
         had = load.running, load.staged
         load.running = load.staged = None
         load.lost = True
@@ -140,7 +137,7 @@ class Replicas(Generic[S]):
         load = self._loads[replica]
         if load.lost:
             load.lost = False
-            self._idle.append(load)
+            self.idle.append(load)
 
     def _find_soonest(self, now: float) -> None:
         self._soonest = None
@@ -162,4 +159,4 @@ class Replicas(Generic[S]):
         return sum(load.staged is not None for load in self._loads)
 
     def __repr__(self) -> str:
-        return f"<Replicas: {len(self._idle)} of {len(self._loads)} idle, {self.staged} staged>"
+        return f"<Replicas: {len(self.idle)} of {len(self._loads)} idle, {self.staged} staged>"

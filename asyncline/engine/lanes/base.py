@@ -114,7 +114,7 @@ class Batch:
         self.ended_at = 0.0
         #: How long a thread took to lay it together before the device could have it, where that is not its run.
         self.staged_s = 0.0
-        #: When it should long be over.
+        #: When it should long be over; 0 until somebody asks.
         self.late_at = 0.0
         #: Nobody waits for it any more: one that has not begun need not be run.
         self.abandoned = False

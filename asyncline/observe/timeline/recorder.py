@@ -103,7 +103,7 @@ class Recorder(Observer):
     def gauge(self, lag_s: float, memory_nbytes: int) -> None:
         """Note what the loop and the Channels are like now."""
         engine = self._engine
-        depths = tuple([runner.channel.qsize() for runner in engine.runners])
+        depths = tuple([len(runner.channel) for runner in engine.runners])
         record = GaugeRecord(engine.clock(), engine.admission.in_flight, lag_s, depths, memory_nbytes)
         self._gauges.put(record, _GAUGE_NBYTES)
 
