@@ -117,7 +117,10 @@ class Processing:
         """Take what `preprocess` returned; `done` or `failed` is called, perhaps at once."""
         hook = "preprocess"
         try:
-            pieces, rows = self._pieces(value)
+            if type(value) in (Each, Rows):
+                pieces, rows = self._pieces(value)
+            else:
+                pieces, rows = (value,), None
             if not pieces:
                 self._done(visit, [], now)
                 return
@@ -138,14 +141,12 @@ class Processing:
         except Exception as error:
             self._failed(visit, hook_error(error, self._node.name, hook), now)
 
-    def _pieces(self, value: Any) -> tuple[Sequence[Any], list[int] | None]:
+    def _pieces(self, value: Each | Rows) -> tuple[Sequence[Any], list[int] | None]:
         """The samples in what `preprocess` returned, and of a Rows how many rows each has."""
-        if type(value) is Each:
+        if isinstance(value, Each):
             if len(value.samples) > MOST_SAMPLES:
                 raise self._error(f"Each of {len(value.samples)} samples, more than {MOST_SAMPLES}")
             return value.samples, None
-        if type(value) is not Rows:
-            return [value], None
         if self._collate is None:
             raise self._error("Rows without `collate`: say how rows are laid together, collate = Stack()")
         places = split(len(value), self._node.settings.batch_size)
@@ -174,7 +175,7 @@ class Processing:
         if not replicas.take_more or (0 < waiting < self._batch_size and not is_due and self._waits_a_turn()):
             return False
         now = self._clock()
-        while replicas.take_more and (feed := batcher.feed(now)) is not None:
+        while (feed := batcher.feed(now)) is not None:
             if feed.late:
                 for sample in feed.late:
                     text = f"op {self._node.name!r}: would not be done before the deadline"
@@ -186,6 +187,8 @@ class Processing:
                 self._given[feed.replica].append(batch)
                 self._hang_alarm.set(now + GRACE_S, now)
                 self.replicas[feed.replica].submit(batch)
+                if not replicas.take_more:
+                    return batcher.count < waiting
         if batcher.count and (at := batcher.next_feed_at()) is not None:
             self._feed_alarm.set(at, self._clock())
         return batcher.count < waiting
@@ -260,19 +263,17 @@ class Processing:
         else:
             visit.results[sample.index] = result
             visit.samples_left -= 1
-            if not visit.samples_left:
-                self._gather(visit, now)
-
-    def _gather(self, visit: Visit, now: float) -> None:
-        if visit.rows is not None:
-            try:
-                result = gather(visit.results, visit.rows)
-            except Exception as error:  # pieces of different kinds fail in many ways
-                self._failed(visit, OpError(f"op {self._node.name!r} process: {error}"), now)
+            if visit.samples_left:
                 return
-        else:
-            result = visit.results if visit.is_each else visit.results[0]
-        self._done(visit, result, now)
+            if visit.rows is not None:
+                try:
+                    result = gather(visit.results, visit.rows)
+                except Exception as error:  # pieces of different kinds fail in many ways
+                    self._failed(visit, OpError(f"op {self._node.name!r} process: {error}"), now)
+                    return
+            elif visit.is_each:
+                result = visit.results
+            self._done(visit, result, now)
 
     def _fail_all(self, samples: Sequence[Sample], error: BaseException, now: float) -> None:
         for sample in samples:

@@ -59,7 +59,7 @@ class Request(Input):
         """
         if not self.fields:
             return payload
-        if not isinstance(payload, Mapping):
+        if type(payload) is not dict and not isinstance(payload, Mapping):
             raise BadRequest(f"expected an object with {', '.join(self.fields)}")
         values = {}
         for name, field in self.fields.items():

@@ -246,6 +246,8 @@ class Backlog(Generic[S]):
         return leaders[self._shares.leader(leaders)] if leaders else best
 
     def _has_full(self, now: float) -> bool:
+        if self._is_plain and len(self._buckets) == 1 and not self.limits.lowered:
+            return self.count >= self.batch_size
         return any(self._is_full(bucket, now) for bucket in self._buckets.values() if bucket)
 
     def _is_full(self, bucket: Bucket[S], now: float) -> bool:
@@ -384,6 +386,8 @@ class Backlog(Generic[S]):
         return self.sizes[bisect_left(self.sizes, rows)]
 
     def _size_of(self, samples: Sequence[S]) -> float:
+        if self._is_plain:
+            return len(samples)
         if self._cost is not None:
             return sum(map(self._cost, samples))
         return self._size(0.0, self._rows_of(samples))

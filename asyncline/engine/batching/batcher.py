@@ -112,19 +112,24 @@ class Batcher(Backlog[S]):
             load = idle[-1]
             if len(idle) > 1:
                 most = self._share(len(idle))
-            may_grow = self.returns is not None and self.returns.believed and self._awaits(self.returns, now)
+            may_grow = (
+                self.returns is not None
+                and self.returns.believed
+                and self._awaits(self.returns, now)
+                and not self._has_full(now)
+            )
         else:
             soonest = self.replicas.soonest(now)
             if soonest is None:
                 return None
             load = soonest
-            may_grow = now < self._close_at(load) or self._joins(load)
+            may_grow = not self._has_full(now) and (now < self._close_at(load) or self._joins(load))
         failed: Sequence[Failed[S]] = ()
         run: Run[S] | None = None
         if self._reruns:
             run, failed = self._next_rerun(now)
         # Being full is the sign only: an older bucket that is not goes first, lest it starve beside one that always is.
-        if run is None and not (may_grow and not self._has_full(now)) and (formed := self._form(now, most)) is not None:
+        if run is None and not may_grow and (formed := self._form(now, most)) is not None:
             bucket, samples = formed
             run = Run(samples, bucket.key, self._size_of(samples))
         late: Sequence[S] = ()

@@ -90,7 +90,8 @@ def take_results(op: Op, batch: Batch, returned: Any) -> None:
         except ValueError as error:
             raise WrongNumber(f"op {op.name!r} process: {error}") from None
     else:
-        if returned is None or isinstance(returned, NO_LISTS) or not hasattr(returned, "__iter__"):
+        is_list = type(returned) is list  # as nearly always: what it may be else is asked at some length
+        if not is_list and (isinstance(returned, NO_LISTS) or not hasattr(returned, "__iter__")):
             got = "None" if returned is None else type(returned).__name__
             raise WrongNumber(f"op {op.name!r} process: expected {count} results in a list, got {got}")
         results = list(returned)
