@@ -29,8 +29,8 @@ def packed(answer: Any, request: PipelineRequest) -> PipelineResponse:
     """:raises OpError: a value has no form in text; names it."""
     if type(answer) is dict:
         keys, values = [*answer], [*answer.values()]
-        if TEXTS.issuperset(map(type, keys)) and TEXTS.issuperset(map(type, values)):
-            return PipelineResponse(0, "", keys, values)
+        if TEXTS.issuperset(map(type, [*keys, *values])):
+            return PipelineResponse(0, "", keys, values, [])
     response = PipelineResponse()
     keys, values = response.key, response.value
     # The test for a Mapping that is no dict costs more than all else here.

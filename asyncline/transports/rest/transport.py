@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any, cast
 
@@ -39,6 +39,8 @@ BURST = 8
 """Most pieces, each a small request, that are taken in in one turn of the loop while other wires have something to do.
 A small request takes it about 50 µs: with all of 64 connections in a turn, those by other wires waited five times as
 long."""
+PATHS_KEPT = 256
+"""Paths whose routes are remembered."""
 DOCS = files("asyncline.transports.rest").joinpath("docs.html").read_bytes()
 
 Page = Callable[[web.BaseRequest], Awaitable[Answer]]
@@ -79,6 +81,8 @@ class RestTransport(Transport):
             "/docs": (self._docs, False),
             "/metrics": (self._metrics_page, True),
         }
+        #: The routes of a path, None where it is a page or nobody's.
+        self._owner = lru_cache(PATHS_KEPT)(self._find_owner)
         self._draining = False
         self._turns = Turns(BURST, guard.turns)
         self._listener = Listener(guard, "rest", self._connect)
@@ -128,6 +132,11 @@ class RestTransport(Transport):
                 connection.abort("stopping")  # what its client has not taken by now is lost
             await asyncio.wait(closing)
 
+    def _find_owner(self, path: str) -> Routes | None:
+        if path in self._pages:
+            return None
+        return next((routes for routes in self._routes if routes.owns(path)), None)
+
     # -- one request --------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -136,10 +145,9 @@ class RestTransport(Transport):
         try:
             if path == self._graph_path and request.method == "POST":
                 return await self._infer(request)
-            for routes in self._routes:
-                if path not in self._pages and routes.owns(path):
-                    write_error = routes.error
-                    return self._closing(await routes.handle(request))
+            if (routes := self._owner(path)) is not None:
+                write_error = routes.error
+                return self._closing(await routes.handle(request))
             page, secret = self._page(path, request.method)
             if secret:
                 self._intake.authenticate(request)
@@ -161,7 +169,7 @@ class RestTransport(Transport):
     async def _show(self, request: web.BaseRequest) -> web.StreamResponse:
         """A request on a connection over the limit: of the reserve, which is there for operators."""
         path = request.path
-        if path in self._pages or any(routes.for_operators and routes.owns(path) for routes in self._routes):
+        if path in self._pages or ((routes := self._owner(path)) is not None and routes.for_operators):
             answer = await self._handle(request)
             if isinstance(answer, Answer):
                 answer.close_after()
