@@ -16,6 +16,9 @@ class ChannelDataType(enum.Enum):
     ERROR = 2
 
 
+_DICT, _ARRAYS = ChannelDataType.DICT.value, ChannelDataType.CHANNEL_NPDATA.value
+
+
 class ChannelData:
     """The result of the last Op. An error never gets that far, so that `error_code` is 0."""
 
@@ -28,7 +31,7 @@ class ChannelData:
         self.id = data_id
         self.log_id = log_id
         is_arrays = _are_arrays(data)
-        self.datatype = (ChannelDataType.CHANNEL_NPDATA if is_arrays else ChannelDataType.DICT).value
+        self.datatype = _ARRAYS if is_arrays else _DICT
         self.npdata = data if is_arrays else None
         self.dictdata = None if is_arrays else data
 
@@ -40,7 +43,7 @@ class ChannelData:
 
 def _are_arrays(data: dict[str, Any]) -> bool:
     for value in data.values():
-        if not isinstance(value, np.ndarray) and not _is_texts(value):
+        if type(value) is str or not (isinstance(value, np.ndarray) or _is_texts(value)):
             return False
     return True
 

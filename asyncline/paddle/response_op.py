@@ -37,7 +37,7 @@ class ResponseOp(Op):
         """
         values = channeldata.parse()
         if channeldata.npdata is None and TEXTS.issuperset(map(type, values.values())):
-            return PipelineResponse(0, "", [*values], [*values.values()])
+            return PipelineResponse(0, "", [*values], [*values.values()], [])
         response = PipelineResponse()
         if channeldata.npdata is not None and self.is_pack_tensor:
             response.tensors = [PaddleTensor(name, _array(value)) for name, value in values.items()]
