@@ -100,6 +100,8 @@ class Model(Op):
             and all(map(_is_checked, inputs, tensors))
         ):
             self.preprocess = None  # type: ignore[method-assign, assignment]  # as a hook is left out
+        if type(self).bucket is Model.bucket and (self._joined is not None or not self._open_lengths):
+            self.bucket = None  # type: ignore[method-assign, assignment]
 
     def load_model(self, device: str) -> Session:
         session = self._kind.open(device, self.settings.session_threads, self.info, self.settings.precision)
@@ -143,8 +145,6 @@ class Model(Op):
         return check(self.takes, values) if self._joined is None else self._joined.sample(values)
 
     def bucket(self, sample: Array | tuple[Array, ...]) -> Any:
-        if not self._open_lengths or self._joined is not None:
-            return None
         return tuple(array.shape for array in sample) if isinstance(sample, tuple) else sample.shape
 
     def process(self, batch: Any) -> Any:

@@ -77,6 +77,7 @@ class Processing:
         self._own_bucket: Callable[[Any], Hashable] | None = op.hook("bucket")
         self._cost: Callable[[Any], float] | None = op.hook("cost") if node.settings.max_batch_cost else None
         self._collate = op.collate
+        self._has_buckets = self._own_bucket is not None or self._collate is not None
         self._batch_size = node.settings.batch_size
         self.batcher = self._make_batcher()
         self._feed_alarm = Alarm(engine.loop, self._feed_now)
@@ -131,7 +132,8 @@ class Processing:
             for index, piece in enumerate(pieces):
                 count = None if rows is None else rows[index]
                 hook = "bucket"
-                sample = Sample(visit, index, piece, self._bucket(piece, count), now, count)
+                bucket = self._bucket(piece, count) if self._has_buckets else None
+                sample = Sample(visit, index, piece, bucket, now, count)
                 if self._cost is not None:
                     hook = "cost"
                     sample.cost = self._cost(piece)

@@ -259,7 +259,8 @@ class Runner:
     def _prepared(self, visit: Visit, value: Any, now: float) -> None:
         if self.processing is not None and type(value) is not Skip:
             self.processing.put(visit, value, now)
-            self.engine.wake(self)
+            if not self.awake:
+                self.engine.wake(self)
             return
         self._processed(visit, settled(value), now)
 
@@ -268,7 +269,10 @@ class Runner:
         if visit.started_at:
             item.times[self._times + WAIT] += visit.started_at - visit.ready_at
             item.times[self._times + MID] = now - visit.started_at
-        self._processed(visit, result, now)
+        if self._post is None:
+            self._leave(visit, result, now)
+        else:
+            self._processed(visit, result, now)
 
     def _process_failed(self, visit: Visit, error: RequestError, now: float) -> None:
         if visit.started_at:

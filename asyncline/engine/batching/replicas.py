@@ -83,16 +83,13 @@ class Replicas(Generic[S]):
         #: Those with nothing to do. Take the last, which was busy last: its memory is warm.
         self.idle = list(self._loads)
         self._soonest: Load[S] | None = None
-
-    @property
-    def take_more(self) -> bool:
-        """Whether one is idle, or may have a batch staged."""
-        return self._soonest is not None or bool(self.idle)
+        #: Whether one is idle, or may have a batch staged.
+        self.take_more = True
 
     def soonest(self, now: float) -> Load[S] | None:
         """The busy replica that will be done first, of those for which a batch may be staged."""
         if self._soonest is not None and now > self._soonest.overdue_at:
-            self._find_soonest(now)
+            self._look(now)
         return self._soonest
 
     def give(self, load: Load[S], run: Run[S], now: float) -> None:
@@ -102,7 +99,7 @@ class Replicas(Generic[S]):
             load.start(run, now)
         else:
             load.staged = run
-        self._find_soonest(now)
+        self._look(now)
 
     def over(self, replica: int, ended_at: float) -> Run[S]:
         """Its running batch is over; the staged one starts.
@@ -118,7 +115,7 @@ class Replicas(Generic[S]):
             load.start(staged, ended_at)
         else:
             self.idle.append(load)
-        self._find_soonest(ended_at)
+        self._look(ended_at)
         return run
 
     def lose(self, replica: int) -> tuple[Run[S] | None, Run[S] | None]:
@@ -129,7 +126,7 @@ class Replicas(Generic[S]):
         had = load.running, load.staged
         load.running = load.staged = None
         load.lost = True
-        self._find_soonest(0.0)
+        self._look(0.0)
         return had
 
     def restore(self, replica: int) -> None:
@@ -138,15 +135,18 @@ class Replicas(Generic[S]):
         if load.lost:
             load.lost = False
             self.idle.append(load)
+            self.take_more = True
 
-    def _find_soonest(self, now: float) -> None:
-        self._soonest = None
-        if self._depth < 2:
-            return
-        ends_at = NEVER
-        for load in self._loads:
-            if load.running is not None and load.staged is None and load.ends_at < ends_at and now <= load.overdue_at:
-                self._soonest, ends_at = load, load.ends_at
+    def _look(self, now: float) -> None:
+        """See who takes more."""
+        soonest, ends_at = None, NEVER
+        if self._depth > 1:
+            for load in self._loads:
+                is_next = load.running is not None and load.staged is None and load.ends_at < ends_at
+                if is_next and now <= load.overdue_at:
+                    soonest, ends_at = load, load.ends_at
+        self._soonest = soonest
+        self.take_more = soonest is not None or bool(self.idle)
 
     @property
     def running(self) -> int:

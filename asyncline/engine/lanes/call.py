@@ -44,11 +44,11 @@ STICKY = (
 
 def arguments(op: Op, batch: Batch) -> tuple[Any, ...]:
     """What `process` gets; samples that have died meanwhile are left out."""
-    batch.samples = [sample for sample in batch.samples if not sample.dead]
-    values = [sample.value for sample in batch.samples]
+    batch.samples = samples = [sample for sample in batch.samples if not sample.dead]
+    values = [sample.value for sample in samples]
     if op.collate is None:
         return (values,)
-    return op.collate.join(values, [sample.rows for sample in batch.samples])
+    return op.collate.join(values, [sample.rows for sample in samples])
 
 
 def warm_up(op: Op) -> None:
