@@ -84,7 +84,8 @@ class Step(EngineOp):
         """What `preprocess` made: data, whether to skip, and the state."""
         try:
             returned, state = self._preprocess.run({}, inputs, ids=(data_id, log_id))
-            data, skips, code, info = filled(returned, (None, False, None, ""))
+            is_full = type(returned) is tuple and len(returned) == 4
+            data, skips, code, info = returned if is_full else filled(returned, (None, False, None, ""))
         except Exception as error:
             raise hook_failed(error, self._where, "preprocess", log_id) from error
         if code is not None:

@@ -32,11 +32,6 @@ class Hook:
         #: Where the names that it takes are among those that are offered; None: it takes all.
         self._places = None if taken == offered else tuple(offered.index(each) for each in taken)
 
-    def __call__(self, view: Op, args: tuple[Any, ...], ids: tuple[Any, ...]) -> Any:
-        if self._places is not None:
-            ids = tuple([ids[place] for place in self._places])
-        return self._function(view, *args, *ids)
-
     def run(self, state: Mapping[str, Any], *args: Any, ids: tuple[Any, ...] = ()) -> tuple[Any, Mapping[str, Any]]:
         """Call it for one request.
 
@@ -45,15 +40,17 @@ class Hook:
         :returns: what it returned, and what it set.
         """
         op = self._op
+        if self._places is not None:
+            ids = tuple([ids[place] for place in self._places])
         if self.is_default and not state:
-            return self(op, args, ids), NOTHING
+            return self._function(op, *args, *ids), NOTHING
         view = object.__new__(type(op))
         now = view.__dict__
         now.update(op.__dict__)
         if state:
             now.update(state)
         names = now[NAMES_SET] = set()
-        returned = self(view, args, ids)
+        returned = self._function(view, *args, *ids)
         if not names:
             return returned, NOTHING
         now = view.__dict__

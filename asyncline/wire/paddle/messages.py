@@ -70,9 +70,12 @@ class PipelineRequest:
 
         :raises BadPackage: a key has no value, or offsets no pairs.
         """
-        if len(self.value) < len(self.key):
-            raise BadPackage(f"{len(self.key)} keys, but {len(self.value)} values")
-        values: dict[str, Any] = dict(zip(self.key, self.value))  # noqa: B905  # to say so takes as long as all else
+        keys, texts = self.key, self.value
+        if len(texts) < len(keys):
+            raise BadPackage(f"{len(keys)} keys, but {len(texts)} values")
+        values: dict[str, Any] = dict(zip(keys, texts))  # noqa: B905  # to say so takes as long as all else
+        if not self.tensors:
+            return values
         for tensor in self.tensors:
             values[tensor.name] = tensor.value
             if tensor.lod:

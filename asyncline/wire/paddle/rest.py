@@ -13,7 +13,7 @@ import orjson
 from asyncline.errors import BadRequest, RequestError
 from asyncline.wire import json
 from asyncline.wire.paddle import tensors
-from asyncline.wire.paddle.messages import TEXTS, PaddleTensor, PipelineRequest, PipelineResponse, check_count
+from asyncline.wire.paddle.messages import PaddleTensor, PipelineRequest, PipelineResponse, check_count
 from asyncline.wire.paddle.schema import TENSOR
 from asyncline.wire.paddle.tensors import ElemType
 from asyncline.wire.weight import Scale
@@ -39,10 +39,10 @@ def decode_request(body: bytes, name: str, method: str, scale: Scale | None = No
     head = json.decode(body, scale=scale) if body else {}
     if not isinstance(head, dict):
         raise BadRequest("the body is no JSON object")
-    keys, values = head.get("key"), head.get("value")
-    if len(head) == 2 and type(keys) is type(values) is list and TEXTS.issuperset(map(type, [*keys, *values])):
-        return PipelineRequest(name, method, keys, values, 0, "", [])  # as most are
-    request = PipelineRequest(name, method, _strings(head, "key"), _strings(head, "value"))
+    keys, values = _strings(head, "key"), _strings(head, "value")
+    request = PipelineRequest(name, method, keys, values, 0, "", [])
+    if len(head) == 2 and "key" in head and "value" in head:
+        return request  # as most are
     _string(head, "name")
     _string(head, "method")
     request.logid = _integer(head, "logid", "int64")
@@ -96,9 +96,12 @@ def _list(head: dict[str, Any], key: str) -> list[Any]:
 
 
 def _strings(head: dict[str, Any], key: str) -> list[str]:
-    values = _list(head, key)
-    if not TEXTS.issuperset(map(type, values)):
-        raise BadRequest(f"{key}: expected strings")
+    values = head.get(key)
+    if type(values) is not list:
+        values = _list(head, key)
+    for value in values:
+        if type(value) is not str:
+            raise BadRequest(f"{key}: expected strings")
     return values
 
 
