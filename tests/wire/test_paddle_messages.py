@@ -328,6 +328,21 @@ def test_strings_are_escaped_as_go_escapes_them() -> None:
     assert json.loads(rest.encode_response(PipelineResponse(value=["\ud800"])))["value"] == ["?"]
 
 
+@pytest.mark.parametrize(
+    "values", [{}, {"a": "b", "c": ""}, {"<a>": "x & y"}, {"é": "\u2028"}, {"n": 'line\nof "words"'}], ids=repr
+)
+def test_an_answer_of_texts_is_written_as_any_other(values: dict[str, str]) -> None:
+    as_any = rest.encode_response(PipelineResponse(key=[*values], value=[*values.values()]))
+    assert rest.encode_texts(values) == as_any
+
+
+@pytest.mark.parametrize(
+    "values", [{"a": 1}, {1: "a"}, {"a": None}, {"a": ["b"]}, {"a": "\ud800"}, {"a": b"b"}], ids=repr
+)
+def test_an_answer_that_is_no_texts_is_left_to_others(values: dict[Any, Any]) -> None:
+    assert rest.encode_texts(values) is None
+
+
 def test_a_tensor_has_all_its_fields_and_int64_as_strings() -> None:
     body = rest.encode_response(PipelineResponse(tensors=[PaddleTensor("x", np.array([[2**60]]), lod=[0, 1])]))
     assert body.endswith(

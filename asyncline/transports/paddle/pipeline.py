@@ -46,10 +46,13 @@ class Pipeline:
             raise NotFound("Failed to inference: Service name error.")
         if self._takes_pipeline:
             return request
-        values = request.values()
-        if not self._fields or (not request.tensors and self._plain.issuperset(values)):
-            return values
-        return prepared(values, self._fields, scale)
+        if request.tensors or len(request.value) < len(request.key):
+            values = request.values()
+        else:
+            values = dict(zip(request.key, request.value))  # noqa: B905  # to say so takes as long as all else
+            if self._plain.issuperset(values):
+                return values
+        return prepared(values, self._fields, scale) if self._fields else values
 
     @staticmethod
     def log_id(request: PipelineRequest) -> str:

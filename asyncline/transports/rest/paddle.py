@@ -95,7 +95,10 @@ class PaddleRoute(Routes):
                 await item.wait()
         finally:
             intake.leave(reserved)
-        return Answer(200, pipeline.answer(call, item, rest.encode_response), JSON, intake.about(item, request.headers))
+        body = rest.encode_texts(item.value) if type(item.value) is dict else None
+        if body is None:
+            body = pipeline.answer(call, item, rest.encode_response)
+        return Answer(200, body, JSON, intake.about(item, request.headers))
 
     def _read(self, body: bytes, name: str, method: str, scale: Scale) -> tuple[PipelineRequest, Any]:
         """The request, and the payload that it is.

@@ -70,12 +70,9 @@ class PipelineRequest:
 
         :raises BadPackage: a key has no value, or offsets no pairs.
         """
-        keys, texts = self.key, self.value
-        if len(texts) < len(keys):
-            raise BadPackage(f"{len(keys)} keys, but {len(texts)} values")
-        values: dict[str, Any] = dict(zip(keys, texts))  # noqa: B905  # to say so takes as long as all else
-        if not self.tensors:
-            return values
+        if len(self.value) < len(self.key):
+            raise BadPackage(f"{len(self.key)} keys, but {len(self.value)} values")
+        values: dict[str, Any] = dict(zip(self.key, self.value, strict=False))
         for tensor in self.tensors:
             values[tensor.name] = tensor.value
             if tensor.lod:
