@@ -311,7 +311,7 @@ class Processing:
                 self._engine.hooks.emit(self._engine.hooks.replica_hung, self._node, replica)
             for samples, why in self.batcher.lost(replica, error):
                 self._fail_all(samples, why, now)
-        self._wake()
+            self._wake()
 
     def problem(self) -> str | None:
         """Why requests should not come here; None where all is well."""
