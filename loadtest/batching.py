@@ -180,17 +180,16 @@ def _add_poison(report: Report, loop: Loop, pairs: int) -> None:
 
     :raises BenchmarkFailed: a good one has no answer, or another's, or it took more than MOST_EXTRA further runs.
     """
-    op = Poisoned(Request(), batch_size=POISON_SIZE, max_delay_ms=COLLECT_MS)
-    engine = loop.engine(Graph("poisoned", op))
 
-    async def ask(bad: int) -> list[Any]:
+    async def ask(engine: Engine, bad: int) -> list[Any]:
         samples = [POISON if place == bad else place for place in range(POISON_SIZE)]
         return await asyncio.gather(*map(engine.submit, samples), return_exceptions=True)
 
     extra = []
     for bad in range(POISON_SIZE):
-        op.sizes.clear()
-        answers = loop.run(ask(bad))
+        # A new one each: extra runs are paid for by good ones, of which there are none between.
+        op = Poisoned(Request(), batch_size=POISON_SIZE, max_delay_ms=COLLECT_MS)
+        answers = loop.run(ask(loop.engine(Graph("poisoned", op)), bad))
         if op.sizes[0] != POISON_SIZE:
             raise BenchmarkFailed(f"the bad sample was to be in a batch of {POISON_SIZE}, not of {op.sizes[0]}")
         extra.append(len(op.sizes) - 1)
