@@ -284,7 +284,7 @@ class Engine:
             raise ValueError(f"a timeout of {timeout_s} s: expected more than 0")
         if len(log_id) > MOST_CHARACTERS or (traceparent is not None and len(traceparent) > MOST_CHARACTERS):
             raise ValueError(f"a log_id or traceparent of more than {MOST_CHARACTERS} characters")
-        deadline = now + self._timeout_s if timeout_s is None else expires_at(now, self._timeout_s, timeout_s)
+        deadline = expires_at(now, self._timeout_s, timeout_s)
         try:
             if self.state != "ready":
                 raise Unavailable(f"the server is {self.state}")

@@ -269,10 +269,7 @@ class Runner:
         if visit.started_at:
             item.times[self._times + WAIT] += visit.started_at - visit.ready_at
             item.times[self._times + MID] = now - visit.started_at
-        if self._post is None:
-            self._leave(visit, result, now)
-        else:
-            self._processed(visit, result, now)
+        self._processed(visit, result, now)
 
     def _process_failed(self, visit: Visit, error: RequestError, now: float) -> None:
         if visit.started_at:

@@ -79,17 +79,14 @@ class Hold(weakref.ref[Array]):
 class Loan:
     """An own segment that is filled, and read by a peer: in use at least as long as this lives."""
 
-    __slots__ = ("_segments", "segment")
+    __slots__ = ("_note_dropped", "segment")
 
-    def __init__(self, segment: Segment, segments: Segments) -> None:
+    def __init__(self, segment: Segment, note_dropped: Callable[[Segment], None]) -> None:
         self.segment = segment
-        self._segments = segments
+        self._note_dropped = note_dropped
 
     def __del__(self) -> None:
-        segments = self._segments
-        segments.dropped.append(self.segment)
-        if segments.on_drop is not None:
-            segments.on_drop()
+        self._note_dropped(self.segment)
 
 
 class Segments:
@@ -137,7 +134,7 @@ class Segments:
         """An own segment of at least `nbytes`, to be filled and sent; raises as `take`."""
         segment = self._take(nbytes)
         segment.is_lent = True
-        return Loan(segment, self)
+        return Loan(segment, self._note)
 
     def _take(self, nbytes: int) -> Segment:
         if self.dropped:
@@ -229,7 +226,7 @@ class Segments:
         self._segments[key] = segment
         return segment
 
-    def _note_dropped(self, ended: Hold) -> None:
+    def _note_dropped(self, ended: Hold | Segment) -> None:
         self.dropped.append(ended)
         if self.on_drop is not None:
             self.on_drop()

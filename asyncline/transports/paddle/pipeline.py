@@ -48,7 +48,7 @@ class Pipeline:
             return request
         if request.tensors or len(request.value) < len(request.key):
             values = request.values()
-        else:
+        else:  # as `values` has them, for less
             values = dict(zip(request.key, request.value))  # noqa: B905  # to say so takes as long as all else
             if self._plain.issuperset(values):
                 return values
