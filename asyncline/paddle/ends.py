@@ -17,7 +17,8 @@ from asyncline.paddle.errors import CustomExceptionCode, HookError, caused_by, c
 from asyncline.paddle.hooks import Hook, filled, item_now
 from asyncline.paddle.request_op import RequestOp
 from asyncline.paddle.response_op import ResponseOp
-from asyncline.wire.paddle import PipelineRequest
+from asyncline.wire.paddle import PipelineRequest, PipelineResponse
+from asyncline.wire.paddle.messages import TEXTS
 
 Value = tuple[dict[str, Any], int] | tuple[dict[str, Any], int, str]
 """What an Op hands on: its result, and the log_id that the request came with; of one that jumps, its name."""
@@ -38,8 +39,9 @@ class PlainEntry(PipelineEntry):
     """The graph's entry, where nobody has overridden RequestOp: what it does is no work for an Op."""
 
     def unpack(self, payload: Any) -> Value:
-        request: PipelineRequest = super().unpack(payload)
-        return request.values(), request.logid
+        if type(payload) is not PipelineRequest:
+            payload = super().unpack(payload)
+        return payload.values(), payload.logid
 
 
 class Entry(EngineOp):
@@ -75,11 +77,14 @@ class Packer:
     def __init__(self, response: ResponseOp) -> None:
         self._response = response
         self._pack = Hook(response, ResponseOp, "pack_response_package", 1)
+        self._is_default = self._pack.is_default
 
     def init(self) -> None:
         self._response.init_op()
 
     def pack(self, data: dict[str, Any], data_id: int, log_id: int) -> Any:
+        if self._is_default and TEXTS.issuperset(map(type, data.values())):
+            return PipelineResponse(0, "", [*data], [*data.values()], [])  # as most are, and as it would make it
         try:
             answer, _ = self._pack.run({}, ChannelData(data, data_id, log_id))
         except Exception as error:

@@ -44,12 +44,12 @@ class Hook:
             ids = tuple([ids[place] for place in self._places])
         if self.is_default and not state:
             return self._function(op, *args, *ids), NOTHING
-        view = object.__new__(type(op))
-        now = view.__dict__
-        now.update(op.__dict__)
+        now = op.__dict__.copy()  # which takes a quarter of filling an empty one
         if state:
             now.update(state)
         names = now[NAMES_SET] = set()
+        view = object.__new__(type(op))
+        object.__setattr__(view, "__dict__", now)
         returned = self._function(view, *args, *ids)
         if not names:
             return returned, NOTHING

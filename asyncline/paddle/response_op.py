@@ -12,7 +12,6 @@ from asyncline.paddle.channel_data import ChannelData
 from asyncline.paddle.errors import CustomExceptionCode, HookError
 from asyncline.paddle.op import ENTRY, Op
 from asyncline.wire.paddle import PaddleTensor, PipelineResponse
-from asyncline.wire.paddle.messages import TEXTS
 from asyncline.wire.paddle.printed import write
 
 
@@ -36,8 +35,6 @@ class ResponseOp(Op):
         :raises HookError: a value is neither (7000).
         """
         values = channeldata.parse()
-        if channeldata.npdata is None and TEXTS.issuperset(map(type, values.values())):
-            return PipelineResponse(0, "", [*values], [*values.values()], [])
         response = PipelineResponse()
         if channeldata.npdata is not None and self.is_pack_tensor:
             response.tensors = [PaddleTensor(name, _array(value)) for name, value in values.items()]

@@ -61,9 +61,13 @@ def tensor(array: Any, kind: ElemType | None = None) -> PaddleTensor:
     return PaddleTensor("x", array, kind)
 
 
+def of_json(body: bytes, name: str, method: str) -> PipelineRequest:
+    return rest.request(rest.decode(body), name, method)
+
+
 def through_json(value: PaddleTensor) -> PaddleTensor:
     body = rest.encode_response(PipelineResponse(tensors=[value]))
-    (read,) = rest.decode_request(orjson.dumps({"tensors": json.loads(body)["tensors"]}), "s", "m").tensors
+    (read,) = of_json(orjson.dumps({"tensors": json.loads(body)["tensors"]}), "s", "m").tensors
     return read
 
 
@@ -180,7 +184,7 @@ def test_a_tensor_that_does_not_fit_together_is_named(case: str) -> None:
     fields = filled(HOSTILE[case])
     in_json = {key: b64encode(value).decode() if isinstance(value, bytes) else value for key, value in fields.items()}
     with pytest.raises(BadPackage, match="tensor 'x': "):
-        rest.decode_request(orjson.dumps({"tensors": [{"name": "x", **in_json}]}), "s", "m")
+        of_json(orjson.dumps({"tensors": [{"name": "x", **in_json}]}), "s", "m")
     data = message("Request")(tensors=[{"name": "x", **fields}]).SerializeToString()
     with pytest.raises(BadPackage, match="tensor 'x': "):
         grpc.decode_request(data)
@@ -353,26 +357,26 @@ def test_a_tensor_has_all_its_fields_and_int64_as_strings() -> None:
 
 
 def test_the_path_names_the_service_not_the_body() -> None:
-    request = rest.decode_request(b'{"name": "other", "method": "other"}', "ocr", "prediction")
+    request = of_json(b'{"name": "other", "method": "other"}', "ocr", "prediction")
     assert (request.name, request.method) == ("ocr", "prediction")
 
 
 def test_no_body_is_an_empty_request() -> None:
-    assert rest.decode_request(b"", "s", "m") == PipelineRequest("s", "m")
+    assert of_json(b"", "s", "m") == PipelineRequest("s", "m")
 
 
 def test_both_spellings_unknown_fields_and_null_are_taken() -> None:
     one = {"name": "x", "elemType": 2, "intData": ["-1", 2], "shape": [2], "what": {}}
     two = {"name": "x", "elem_type": "2", "int_data": [-1, 2], "shape": ["2"], "lod": None, "floatData": None}
     body = {"key": None, "logid": "10000", "unknown": [1], "tensors": [one, two]}
-    first, second = rest.decode_request(orjson.dumps(body), "s", "m").tensors
+    first, second = of_json(orjson.dumps(body), "s", "m").tensors
     assert first.array.tolist() == second.array.tolist() == [-1, 2]
-    assert rest.decode_request(orjson.dumps(body), "s", "m").logid == 10000
+    assert of_json(orjson.dumps(body), "s", "m").logid == 10000
 
 
 def test_floats_may_be_strings() -> None:
     body = {"tensors": [{"elem_type": 1, "float_data": ["NaN", "-Infinity", "1e3", 2], "shape": [4]}]}
-    (read,) = rest.decode_request(orjson.dumps(body), "s", "m").tensors
+    (read,) = of_json(orjson.dumps(body), "s", "m").tensors
     assert np.array_equal(read.array, np.array([np.nan, -np.inf, 1000, 2], np.float32), equal_nan=True)
 
 
@@ -415,8 +419,29 @@ def test_floats_may_be_strings() -> None:
 )
 def test_a_field_of_the_wrong_type_is_a_bad_request(body: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
-        rest.decode_request(body, "s", "m")
+        of_json(body, "s", "m")
     assert not isinstance(caught.value, BadPackage)
+
+
+def test_texts_and_nothing_else_are_told_from_all_other_requests() -> None:
+    def texts(**fields: Any) -> tuple[list[str], list[str]] | None:
+        return rest.texts(rest.decode(orjson.dumps(fields)))
+
+    assert texts(key=["a", "b"], value=["1", ""]) == (["a", "b"], ["1", ""])
+    assert texts(key=["a"], value=["1", "more"]) == (["a"], ["1", "more"])
+    assert texts(key=[], value=[]) == ([], [])
+    for other in (
+        {},
+        {"key": ["a"]},
+        {"key": ["a"], "tensors": []},
+        {"key": ["a"], "value": ["1"], "logid": 7},
+        {"key": ["a", "b"], "value": ["1"]},
+        {"key": ["a"], "value": [1]},
+        {"key": [None], "value": ["1"]},
+        {"key": "a", "value": "1"},
+        {"key": None, "value": None},
+    ):
+        assert texts(**other) is None
 
 
 def test_an_error_is_said_twice() -> None:

@@ -34,6 +34,15 @@ class Pipeline:
         # Of the class: a Request takes any unknown attribute for a field.
         self._takes_pipeline = getattr(type(engine.graph.request), "takes_pipeline", False)
 
+    def of_texts(self, name: str, method: str, keys: list[str], values: list[str]) -> Any:
+        """The same as `payload` of a request that is only this, a value for each key; None where more is to be done."""
+        if name != self._name:
+            return None
+        if self._takes_pipeline:
+            return PipelineRequest(name, method, keys, values)
+        payload = dict(zip(keys, values))  # noqa: B905  # to say so takes as long as all else
+        return payload if not self._fields or self._plain.issuperset(payload) else None
+
     def payload(self, request: PipelineRequest, scale: Scale | None = None) -> Any:
         """What `Engine.begin` takes.
 
@@ -46,13 +55,10 @@ class Pipeline:
             raise NotFound("Failed to inference: Service name error.")
         if self._takes_pipeline:
             return request
-        if request.tensors or len(request.value) < len(request.key):
-            values = request.values()
-        else:  # as `values` has them, for less
-            values = dict(zip(request.key, request.value))  # noqa: B905  # to say so takes as long as all else
-            if self._plain.issuperset(values):
-                return values
-        return prepared(values, self._fields, scale) if self._fields else values
+        values = request.values()
+        if not self._fields or (not request.tensors and self._plain.issuperset(values)):
+            return values
+        return prepared(values, self._fields, scale)
 
     @staticmethod
     def log_id(request: PipelineRequest) -> str:

@@ -90,23 +90,29 @@ class PaddleRoute(Routes):
                 reserved = intake.decoded(scale, reserved)
             except _Misfit as misfit:
                 return self._refused(misfit.error)
-            item = intake.begin(request.headers, payload, log_id=pipeline.log_id(call))
+            log_id = "" if call is None else pipeline.log_id(call)
+            item = intake.begin(request.headers, payload, log_id=log_id)
             if not item.done:
                 await item.wait()
         finally:
             intake.leave(reserved)
         body = rest.encode_texts(item.value) if type(item.value) is dict else None
         if body is None:
-            body = pipeline.answer(call, item, rest.encode_response)
+            body = pipeline.answer(call or PipelineRequest(name, method), item, rest.encode_response)
         return Answer(200, body, JSON, intake.about(item, request.headers))
 
-    def _read(self, body: bytes, name: str, method: str, scale: Scale) -> tuple[PipelineRequest, Any]:
-        """The request, and the payload that it is.
+    def _read(self, body: bytes, name: str, method: str, scale: Scale) -> tuple[PipelineRequest | None, Any]:
+        """The request, or None where it is nothing but texts; and the payload that it is.
 
         :raises BadRequest: it cannot be read.
         """
+        head = rest.decode(body, scale)
+        if (texts := rest.texts(head)) is not None:
+            payload = self._pipeline.of_texts(name, method, *texts)
+            if payload is not None:
+                return None, payload
         try:
-            call = rest.decode_request(body, name, method, scale)
+            call = rest.request(head, name, method)
         except BadPackage as error:
             raise _Misfit(error) from None
         try:

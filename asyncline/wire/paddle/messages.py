@@ -72,7 +72,7 @@ class PipelineRequest:
         """
         if len(self.value) < len(self.key):
             raise BadPackage(f"{len(self.key)} keys, but {len(self.value)} values")
-        values: dict[str, Any] = dict(zip(self.key, self.value, strict=False))
+        values: dict[str, Any] = dict(zip(self.key, self.value))  # noqa: B905  # to say so takes as long as all else
         for tensor in self.tensors:
             values[tensor.name] = tensor.value
             if tensor.lod:

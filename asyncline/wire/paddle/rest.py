@@ -27,28 +27,42 @@ _WIDE_ESCAPES = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"
 """What Go writes of characters that orjson leaves as they are; none occurs outside of strings."""
 
 
-def decode_request(body: bytes, name: str, method: str, scale: Scale | None = None) -> PipelineRequest:
-    """Read a body; no body is an empty request.
+def decode(body: bytes, scale: Scale | None = None) -> dict[str, Any]:
+    """The object that a body is: `texts` or `request` says what it asks; no body is an empty one.
 
-    :param name, method: from the path; they count, not those of the body.
     :param scale: weighs it.
-    :raises BadRequest: it is no JSON, or a field has the wrong type; names it.
-    :raises BadPackage: a tensor does not fit together; names it.
+    :raises BadRequest: it is no JSON object.
     :raises TooLarge: it weighs too much.
     """
     head = json.decode(body, scale=scale) if body else {}
-    if not isinstance(head, dict):
+    if type(head) is not dict:
         raise BadRequest("the body is no JSON object")
+    return head
+
+
+def texts(head: dict[str, Any]) -> tuple[list[str], list[str]] | None:
+    """Keys and values of a request that has a text for each key and nothing else, as most; None where it is another.
+
+    In half the time: nothing of it is in the core's caches when a request comes.
+    """
+    keys, values = head.get("key"), head.get("value")
+    if len(head) != 2 or type(keys) is not list or type(values) is not list or len(values) < len(keys):
+        return None
+    return (keys, values) if TEXTS.issuperset(map(type, keys + values)) else None
+
+
+def request(head: dict[str, Any], name: str, method: str) -> PipelineRequest:
+    """What an object asks, whatever it is.
+
+    :param name, method: from the path; they count, not those of the body.
+    :raises BadRequest: a field has the wrong type; names it.
+    :raises BadPackage: a tensor does not fit together; names it.
+    """
     keys, values = _strings(head, "key"), _strings(head, "value")
-    request = PipelineRequest(name, method, keys, values, 0, "", [])
-    if len(head) == 2 and "key" in head and "value" in head:
-        return request  # as most are
     _string(head, "name")
     _string(head, "method")
-    request.logid = _integer(head, "logid", "int64")
-    request.clientip = _string(head, "clientip")
-    request.tensors = _tensors(head)
-    return request
+    logid, clientip = _integer(head, "logid", "int64"), _string(head, "clientip")
+    return PipelineRequest(name, method, keys, values, logid, clientip, _tensors(head))
 
 
 def encode_response(response: PipelineResponse) -> bytes:
@@ -114,12 +128,9 @@ def _list(head: dict[str, Any], key: str) -> list[Any]:
 
 
 def _strings(head: dict[str, Any], key: str) -> list[str]:
-    values = head.get(key)
-    if type(values) is not list:
-        values = _list(head, key)
-    for value in values:
-        if type(value) is not str:
-            raise BadRequest(f"{key}: expected strings")
+    values = _list(head, key)
+    if not TEXTS.issuperset(map(type, values)):
+        raise BadRequest(f"{key}: expected strings")
     return values
 
 
