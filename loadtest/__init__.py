@@ -17,6 +17,9 @@
     │   ├── tcp_client.py      its clients, in a process of their own
     │   └── tcp_baseline.py    theirs
     ├── oip.py           the Open Inference Protocol, a tensor in binary against the same in JSON
+    ├── paddle.py        Paddle's REST request against our own, on the same Op
+    │   ├── paddle_graph.py     a native graph
+    │   └── paddle_service.py   a service of Paddle's classes
     ├── canary.py        how long a request by one wire waits while another one is saturated
     │   └── canary_client.py    those that wait, in a process of their own
     ├── submit.py        Engine.submit in process, CPU time
@@ -45,6 +48,7 @@
     nonces.py            that no answer goes to another request (python -m loadtest.nonces)
     └── nonces_graph.py      what the nonces go through
     gpu.py               the CUDA lane against a raw CUDA-graph loop (python -m loadtest.gpu)
+    ├── alternating.py  two requests under load in turns, by one wrk; alternate.lua: what it does
     ├── driven.py        a server under load by a client in a process of its own
     ├── child.py         a subprocess, ended by its own handle
     ├── pairs.py         measuring in turns, medians, the machine

@@ -27,8 +27,8 @@ from loadtest.pool_ops import Mortal, Same, same
 from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 CALLERS = 8
-MIN_PAIRS = 15
-"""For half a minute: for seconds at a time this machine takes half as long again."""
+MIN_PAIRS = 30
+"""For a minute: for seconds at a time two busy cores of this machine take half as long again."""
 KILLS = 5
 
 PAYLOADS: tuple[tuple[str, Any, int, int, float], ...] = (

@@ -1,2 +1,0 @@
-wrk.method = "POST"
-wrk.body = '{"key": ["text", "scores"], "value": ["hello pipeline", "0.25, 0.5"]}'
