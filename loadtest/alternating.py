@@ -1,7 +1,8 @@
 """Two requests under load in turns of a twentieth of a second, to one server or to two, by one wrk.
 
 Other work on a machine changes its speed from second to second, by more than what is looked for: turns that are shorter
-than that meet the same of it.
+than that meet the same of it. Two servers meet each turn with nothing of theirs in the core's caches: then a median of
+many says less than one of long turns does, where one of them has much more code than the other.
 """
 
 import re

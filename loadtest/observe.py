@@ -1,6 +1,5 @@
 """Observing: REST echo and OCR with tracer, metrics, ring buffer and timeline all on, against all off."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -9,9 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from loadtest.alternating import TURN_MS, Target, Turn, alternate
 from loadtest.child import Child
-from loadtest.echo import CONNECTIONS, EchoServer
+from loadtest.echo import CONNECTIONS, EchoServer, Load
 from loadtest.ocr import PAGES, write_pages
 from loadtest.ocr_served import APP, CLIENTS, CONFIG, ServedOcr
 from loadtest.pairs import Spread, interleave
@@ -22,19 +20,20 @@ WHAT_CPU = "REST echo observed, CPU per request"
 WHAT_OCR = f"OCR observed, {CLIENTS} clients, against not observed"
 WHAT_OCR_CPU = "OCR observed, CPU per page"
 BUDGET = Budget("≥", 0.98)
-PAYLOAD = {"text": "hello pipeline", "count": 3, "scores": [0.25, 0.5]}
 
 _Turn = TypeVar("_Turn")
 
 
 def measure(pairs: int, seconds: int) -> Report:
-    """`pairs` pairs of runs of PAGES pages; and of echoes as many runs of twice `seconds`, each of new servers, as one
-    is faster than another for as long as it lives.
+    """`pairs` pairs of runs of PAGES pages; of echoes as many pairs of a second as `seconds` allow.
+
+    A machine that others use too changes its speed every few seconds, by more than what is looked for.
     """
-    ocr, echo = _ocr(pairs), _echo(pairs, 2 * seconds)
+    turns = pairs * seconds
+    echo, ocr = _echo(turns), _ocr(pairs)
     return Report([*echo, *ocr], [
-        f"observe: {pairs} runs of new servers, by wrk in turns of {TURN_MS} ms, and {pairs} pairs of {PAGES} pages; "
-        "tracer every second, metrics, timeline of 16 MB; same process else."
+        f"observe: {turns} pairs of 1 s, and {pairs} of {PAGES} pages; tracer every second, metrics, timeline of "
+        "16 MB; same process else."
     ])  # fmt: skip
 
 
@@ -43,30 +42,21 @@ def served(observed: str, app: str, *config: str) -> Child:
     return Child("loadtest.observe_served", observed, app, *config)
 
 
-def _echo(runs: int, seconds: int) -> list[Row]:
+def _echo(pairs: int) -> list[Row]:
     if shutil.which("wrk") is None:
         reason = "not measured: apt-get install wrk"
         return [Row(WHAT, budget=BUDGET, not_measured=reason), Row(WHAT_CPU, not_measured=reason)]
-    app, body = "loadtest.echo_graph:graph", json.dumps(PAYLOAD)
-    turns: list[tuple[Turn, Turn]] = []
-    cpu_us: list[tuple[float, ...]] = []
-    for _ in range(runs):
-        with served("all", app) as on, served("nothing", app) as off:
-            children = on, off
-            servers = [EchoServer(child) for child in children]
-            for server in servers:
-                if server.echo([1]) != [1]:
-                    raise BenchmarkFailed(f"{server.url} is no echo")
-            targets = [Target(server.url, body) for server in servers]
-            alternate(*targets, 1)
-            before = [child.cpu_s() for child in children]
-            run = alternate(*targets, seconds)
-            took = [child.cpu_s() - then for child, then in zip(children, before, strict=True)]
-            turns += run.turns
-            cpu_us.append(tuple(1e6 * cpu_s / count for cpu_s, count in zip(took, run.answers, strict=True)))
+    app = "loadtest.echo_graph:graph"
+    with served("all", app) as on, served("nothing", app) as off:
+        servers = EchoServer(on), EchoServer(off)
+        for server in servers:
+            if server.echo([1]) != [1]:
+                raise BenchmarkFailed(f"{server.url} is no echo")
+            server.load(1)
+        turns: list[tuple[Load, ...]] = interleave(pairs, lambda: servers[0].load(1), lambda: servers[1].load(1))
     return [
-        Row.compared(WHAT, "requests/s", "requests_per_s", turns, BUDGET),
-        _row(WHAT_CPU, "µs", cpu_us, lambda us: us),
+        _row(WHAT, "requests/s", turns, lambda load: load.requests_per_s, BUDGET),
+        _row(WHAT_CPU, "µs", turns, lambda load: load.cpu_us),
     ]
 
 
