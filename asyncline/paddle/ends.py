@@ -77,13 +77,12 @@ class Packer:
     def __init__(self, response: ResponseOp) -> None:
         self._response = response
         self._pack = Hook(response, ResponseOp, "pack_response_package", 1)
-        self._is_default = self._pack.is_default
 
     def init(self) -> None:
         self._response.init_op()
 
     def pack(self, data: dict[str, Any], data_id: int, log_id: int) -> Any:
-        if self._is_default and TEXTS.issuperset(map(type, data.values())):
+        if self._pack.is_default and TEXTS.issuperset(map(type, data.values())):
             return PipelineResponse(0, "", [*data], [*data.values()], [])  # as most are, and as it would make it
         try:
             answer, _ = self._pack.run({}, ChannelData(data, data_id, log_id))
