@@ -15,9 +15,8 @@ from loadtest.echo import CONNECTIONS
 from loadtest.report import BenchmarkFailed
 
 SCRIPT = Path(__file__).with_name("alternate.lua")
-TURN_MS = 50
-COUNTED_S = 0.04
-"""Of a turn: see the script."""
+TURN_MS, BEGINNING_MS = 50, 10
+"""A turn, and its part in which nothing counts: answers to the other are on their way still."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,8 @@ class Turn:
     requests_per_s: float
 
 
-@dataclass(frozen=True)
-class Alternation:
-    """What came of a run."""
-
-    turns: list[tuple[Turn, Turn]]
-    answers: tuple[int, int]
-    """To each of the targets, in all."""
-
-
-def alternate(first: Target, second: Target, seconds: int) -> Alternation:
-    """Load both in turns with CONNECTIONS each.
+def alternate(first: Target, second: Target, seconds: int) -> list[tuple[Turn, Turn]]:
+    """Load both in turns with CONNECTIONS each, for so long in all.
 
     :raises BenchmarkFailed: not all were answered with 200.
     """
@@ -51,20 +41,19 @@ def alternate(first: Target, second: Target, seconds: int) -> Alternation:
     for target in (first, second):
         at = urlsplit(target.url)
         arguments += [str(at.hostname), str(at.port), at.path, target.body]
+    arguments += [str(TURN_MS), str(BEGINNING_MS)]
     command = ["wrk", "-t2", f"-c{2 * CONNECTIONS}", f"-d{seconds}s", f"-s{SCRIPT}", first.url, "--", *arguments]
     try:
-        done = subprocess.run(
-            [*command, str(TURN_MS)], capture_output=True, text=True, timeout=seconds + 30, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True)
     except subprocess.SubprocessError as error:
         raise BenchmarkFailed(f"wrk of {first.url}: {error}") from error
-    found = re.findall(r"^ALTERNATE\t\d\t(\d+)\t(\d+)\t(\S+)$", done.stdout, re.MULTILINE)
-    if len(found) != 2 or any(status != "200" for _, status, _ in found) or "Socket errors" in done.stdout:
+    found = re.findall(r"^ALTERNATE\t\d\t(\d+)\t(\S+)$", done.stdout, re.MULTILINE)
+    if len(found) != 2 or any(status != "200" for status, _ in found) or "Socket errors" in done.stdout:
         raise BenchmarkFailed(f"wrk of {first.url} and {second.url} said:\n{done.stdout}")
-    ours, theirs = ({int(pair): int(count) for pair, count in re.findall(r"(\d+):(\d+)", said)} for *_, said in found)
+    ours, theirs = ({int(pair): int(count) for pair, count in re.findall(r"(\d+):(\d+)", said)} for _, said in found)
     # The first and the last pair of turns are parts of some.
     whole = sorted(ours.keys() & theirs.keys())[1:-1]
     if not whole:
         raise BenchmarkFailed(f"wrk of {first.url} and {second.url}: no turn of {seconds} s was whole")
-    turns = [(Turn(ours[pair] / COUNTED_S), Turn(theirs[pair] / COUNTED_S)) for pair in whole]
-    return Alternation(turns, (int(found[0][0]), int(found[1][0])))
+    counted_s = (TURN_MS - BEGINNING_MS) / 1e3
+    return [(Turn(ours[pair] / counted_s), Turn(theirs[pair] / counted_s)) for pair in whole]

@@ -55,7 +55,7 @@ def _measure(seconds: int) -> tuple[list[tuple[Turn, Turn]], list[tuple[Turn, Tu
             native = Target(f"{at[theirs]}/echo", json.dumps(VALUES))
             check(paddle.url)
             alternate(paddle, native, 1)
-            found.append(alternate(paddle, native, seconds).turns)
+            found.append(alternate(paddle, native, seconds))
     return found[0], found[1]
 
 
