@@ -397,6 +397,77 @@ async def test_jobs_behind_one_that_takes_unexpectedly_long_go_to_another_worker
         long.cancel()
 
 
+async def turns(count: int = 10) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_job_of_a_millisecond_lies_behind_another_while_enough_wait_for_all_workers() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        lane = lane_of(engine)
+        lane._costs[0, "preprocess"] = 1e-3
+        for many, lie in ((2, 1), (4, 2)):
+            tasks = [asyncio.create_task(engine.submit(("hang", 0.05), timeout=20)) for _ in range(many)]
+            await turns()
+            assert len(lane.crew.workers[0].jobs) == lie
+            assert await asyncio.gather(*tasks) == [0.05] * many
+            lane._costs[0, "preprocess"] = 1e-3
+
+
+async def test_jobs_of_a_millisecond_behind_one_that_takes_unexpectedly_long_go_to_another_worker() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph, workers=2)) as engine:
+        lane_of(engine)._costs[0, "preprocess"] = 1e-3
+        long = asyncio.create_task(engine.submit(("hang", 600)))
+        assert await outcomes(engine, *(("add", number) for number in range(20))) == list(range(20))
+        assert not long.done()
+        long.cancel()
+
+
+async def test_the_next_jobs_arguments_lie_ready_when_a_long_one_ends() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        lane, array = lane_of(engine), np.zeros(100_000)
+        for is_wanted in (True, False):
+            long = asyncio.create_task(engine.submit(("hang", 0.1), timeout=20))
+            size = asyncio.create_task(engine.submit(("size", array), timeout=20))
+            await turns()
+            assert len(lane.crew.workers[0].jobs) == 1
+            assert lane.segments.used_bytes >= array.nbytes
+            if is_wanted:
+                assert await size == array.nbytes
+            else:
+                size.cancel()
+            await long
+            await engine.submit(("add", 1))  # holds go back with the next message
+            lane.segments.sweep()
+            assert lane.segments.used_bytes == 0
+
+
+async def test_arguments_that_lie_ready_make_room_for_those_of_a_job_whose_turn_is_before() -> None:
+    graph = graph_of(Busy)
+    settings = merge(graph.name, {"busy": {}}, Source("test", {"dag": {"cpu_workers": 1, "shared_mb": 8}}))
+    async with Engine(graph, settings) as engine:
+        lane, arrays = lane_of(engine), [np.zeros(3 * 2**20, np.uint8), np.zeros(3 * 2**20 - 1, np.uint8)]
+        long = asyncio.create_task(engine.submit(("hang", 0.1), timeout=20))
+        sizes = [asyncio.create_task(engine.submit(("size", array), timeout=20)) for array in arrays]
+        await turns()
+        assert lane.segments.used_bytes >= 3 * 2**20
+        lane._entering.reverse()
+        assert await asyncio.gather(*sizes) == [array.nbytes for array in arrays]
+        await long
+
+
+async def test_an_argument_that_cannot_cross_is_refused_when_its_turn_comes() -> None:
+    graph = graph_of(Busy)
+    async with Engine(graph, pool(graph)) as engine:
+        orders = [("hang", 0.1), ("size", lambda: None), ("add", 3)]
+        _, refused, added = await outcomes(engine, *orders)
+        assert isinstance(refused, OpError) and "its arguments cannot enter the CPU pool" in refused.message
+        assert added == 3
+
+
 async def test_jobs_that_were_withdrawn_or_came_too_late_leave_no_memory_behind() -> None:
     graph = graph_of(Busy)
     async with Engine(graph, pool(graph)) as engine:
@@ -599,9 +670,10 @@ async def test_a_start_that_is_given_up_leaves_nothing(is_under_way: bool, monke
     began, go_on = asyncio.Event(), threading.Event()
     sockets: list[socket.socket] = []
 
-    def pair(*args: Any) -> list[socket.socket]:
-        sockets.extend(socket_pair(*args))
-        return sockets
+    def pair(*args: Any) -> tuple[socket.socket, socket.socket]:
+        made: tuple[socket.socket, socket.socket] = socket_pair(*args)
+        sockets.extend(made)
+        return made
 
     def wait() -> None:
         loop.call_soon_threadsafe(began.set)
@@ -634,7 +706,7 @@ async def test_a_start_that_is_given_up_leaves_nothing(is_under_way: bool, monke
             await blocking
         assert fresh.ended is not None
         await fresh.ended
-        assert [each.fileno() for each in sockets] == [-1, -1]
+        assert [each.fileno() for each in sockets] == [-1] * 4
         assert await engine.submit(("add", 1), timeout=20) == 1
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asyncline.engine.lanes import crossing
 from asyncline.engine.lanes.crossing import LONG_BYTES, pack, unpack
-from asyncline.engine.lanes.link import Link
+from asyncline.engine.lanes.link import Link, Sockets
 from asyncline.engine.lanes.segment import KEEP_BYTES, LARGEST_KEPT, Segments, SegmentsFull
 
 BIG = 100_000
@@ -25,10 +26,11 @@ BIG = 100_000
 class End:
     """One end: its segments and its Link."""
 
-    def __init__(self, owner: int, connection: socket.socket, max_bytes: int) -> None:
-        connection.setblocking(False)
+    def __init__(self, owner: int, sockets: Sockets, max_bytes: int) -> None:
+        for each in sockets:
+            each.setblocking(False)
         self.segments = Segments(owner, max_bytes)
-        self.link = Link(connection, self.segments)
+        self.link = Link(sockets, self.segments)
         self.segments.on_close = self.link.note_closed
 
     def send(self, value: Any) -> None:
@@ -49,8 +51,7 @@ class End:
 def ends() -> Iterator[tuple[End, End]]:
     gc.collect()  # what the test before left to the collector must not go in between
     before = len(os.listdir("/proc/self/fd"))
-    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    here, there = (End(owner, connection, 10 * 2**20) for owner, connection in enumerate(pair))
+    here, there = (End(owner, sockets, 10 * 2**20) for owner, sockets in enumerate(Sockets.pair()))
     yield here, there
     for end in (here, there):
         end.link.close()
@@ -226,32 +227,6 @@ def test_an_array_of_a_link_that_is_closed_stays_whole_and_lets_go_of_its_memory
         gc.enable()
 
 
-class Busy:
-    """A socket that takes no descriptors the first time."""
-
-    def __init__(self, whole: socket.socket) -> None:
-        self._whole = whole
-        self.refused = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-    def sendmsg(self, *args: Any) -> int:
-        if not self.refused:
-            self.refused = True
-            raise BlockingIOError
-        return self._whole.sendmsg(*args)
-
-
-def test_descriptors_that_could_not_go_are_announced_once(ends: tuple[End, End]) -> None:
-    here, there = ends
-    here.link.connection = Busy(here.link.connection)  # type: ignore[assignment]
-    with pytest.raises(BlockingIOError):
-        here.send(np.arange(BIG))
-    here.link.flush()
-    assert there.receive()[5] == 5
-
-
 @pytest.mark.parametrize("nested", [False, True], ids=["plain", "pickled"])
 def test_long_arrays_cross_whole(nested: bool, ends: tuple[End, End]) -> None:
     values = tuple(np.arange(LONG_BYTES // 2, dtype=dtype).reshape(2, -1) for dtype in (np.int64, np.float16, np.uint8))
@@ -262,13 +237,50 @@ def test_long_arrays_cross_whole(nested: bool, ends: tuple[End, End]) -> None:
 
 
 @pytest.mark.parametrize("value", [np.zeros(BIG), [np.zeros(BIG)]], ids=["plain", "pickled"])
-def test_what_is_packed_and_never_sent_takes_no_memory(value: Any, ends: tuple[End, End]) -> None:
+def test_what_is_packed_and_dropped_takes_no_memory(value: Any, ends: tuple[End, End]) -> None:
     here, _ = ends
-    parcel = pack(value, here.segments)
-    here.segments.sweep()
+    _, holds, _ = pack(value, here.segments)
     assert here.segments.used_bytes > 0
-    del parcel
-    here.segments.sweep()
+    here.segments.drop(holds)
+    assert here.segments.used_bytes == 0
+
+
+@pytest.mark.parametrize("value", [np.zeros(BIG), [np.zeros(BIG)]], ids=["plain", "pickled"])
+def test_what_cannot_be_filled_takes_no_memory(
+    value: Any, ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    here, _ = ends
+    monkeypatch.setattr(crossing, "_fill", fail)
+    with pytest.raises(MemoryError):
+        pack(value, here.segments)
+    assert here.segments.used_bytes == 0
+
+
+def test_what_was_lent_to_a_peer_that_is_gone_takes_no_memory(ends: tuple[End, End]) -> None:
+    here, _ = ends
+    here.send(np.zeros(BIG))
+    here.send([np.zeros(BIG)])
+    here.link.close()
+    assert here.segments.used_bytes == 0
+
+
+def test_an_array_that_went_to_and_fro_is_let_go(ends: tuple[End, End]) -> None:
+    """The peer reads what it was lent until we let go of what it has handed back; that it reads, too."""
+    here, there = ends
+    got = cross(ends, np.zeros(BIG))
+    there.send(got)
+    del got
+    back = here.receive()
+    here.send(back)
+    del back
+    again = there.receive()
+    assert again.nbytes == 8 * BIG
+    del again
+    settle(ends)
+    settle(ends)
     assert here.segments.used_bytes == 0
 
 
@@ -288,23 +300,47 @@ def test_an_array_that_comes_back_as_its_hold_does_is_not_written_over(ends: tup
     assert here.segments.used_bytes == 0
 
 
-def test_descriptors_may_come_after_the_packet_that_announces_them(ends: tuple[End, End]) -> None:
+def test_packets_may_come_in_pieces(ends: tuple[End, End]) -> None:
     here, there = ends
-    first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with first, second:
-        first.setblocking(False)
-        whole, here.link.connection = here.link.connection, second
+    whole, there_too = here.link.sockets.packets, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with there_too[0] as out, there_too[1] as back:
+        here.link._packets = out
+        here.send("first")
         here.send(np.arange(BIG))
-        # On its way: the announcement alone, and then the rest.
-        whole.send(first.recv(100))
-        with pytest.raises(BlockingIOError):
-            there.receive()
-        data, descriptors, _, _ = socket.recv_fds(first, 10_000, 10)
-        socket.send_fds(whole, [data], descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        assert there.receive()[5] == 5
-        here.link.connection = whole
+        here.link._packets = whole
+        data = back.recv(10_000)
+    got: list[Any] = []
+    for byte in range(len(data)):
+        whole.send(data[byte : byte + 1])
+        got += there.link.receive()
+    (_, first), (_, second) = got
+    assert unpack(first, there.segments, there.link) == "first"
+    assert unpack(second, there.segments, there.link)[5] == 5
+    del got, first, second
+
+
+def test_one_call_reads_all_packets_that_are_there(ends: tuple[End, End]) -> None:
+    here, there = ends
+    for number in range(20):
+        here.send(np.full(BIG, number, np.uint8))
+    got = [unpack(packed, there.segments, there.link)[7] for _, packed in there.link.receive()]
+    assert got == [*range(20)] and there.link.is_drained
+    with pytest.raises(BlockingIOError):
+        there.link.receive()
+
+
+def test_more_than_fits_a_read_is_read_by_several(ends: tuple[End, End]) -> None:
+    here, there = ends
+    texts = [f"{number % 10}" * 1_500 for number in range(60)]
+    got: list[Any] = []
+    reads = 0
+    for text in texts:
+        here.send(text)
+    there.link._view = memoryview(bytearray(25_000))
+    while len(got) < len(texts):
+        got += there.link.receive()
+        reads += 1
+    assert [unpack(packed, there.segments, there.link) for _, packed in got] == texts and reads > 3
 
 
 def test_full_memory_is_said_and_a_lone_value_always_fits(ends: tuple[End, End]) -> None:
@@ -352,7 +388,7 @@ def test_what_a_peer_sent_before_it_died_is_read_though_it_left_ours_unread(ends
     here, there = ends
     there.send("its last words")
     here.send("never read")
-    there.link.connection.close()
+    there.link.sockets.close()
     assert here.receive() == "its last words"
     with pytest.raises(EOFError):
         here.receive()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncline.engine.lanes.segment import Array, Key, Lender, Loan, Segment, Segments, find_hold
+from asyncline.engine.lanes.segment import Array, Key, Lender, Segment, Segments, find_hold
 
 INLINE_BYTES = 8192
 """A value up to here crosses inside the message: below it a copy costs less than a segment."""
@@ -51,7 +51,7 @@ Packed = tuple[int, Any, tuple[Key, ...]]
 """
 
 
-Parcel = tuple[Packed, tuple[Array | Loan, ...], int]
+Parcel = tuple[Packed, tuple[Array | Segment, ...], int]
 """A Packed value; holds on the segments it lies in, in order, until the receiver hands them back; and how many bytes it
 adds to the message, at least."""
 
@@ -88,7 +88,7 @@ def _pack_plain(kind: int, values: tuple[Any, ...], segments: Segments) -> Parce
     """None where one of them needs a pickle."""
     parts: list[Any] = []
     keys: list[Key] = []
-    holds: list[Array | Loan] = []
+    holds: list[Array | Segment] = []
     to_copy: list[tuple[int, int, Array]] = []
     end = 0
     for value in values:
@@ -120,11 +120,14 @@ def _pack_plain(kind: int, values: tuple[Any, ...], segments: Segments) -> Parce
             keys.append(segment.key)
     if to_copy:
         # The new segment is the last, which -1 means.
-        loan = segments.lend(end)
-        new = loan.segment
-        for begin, end, array in to_copy:
-            _fill(new, begin, end, array)
-        holds.append(loan)
+        new = segments.lend(end)
+        try:
+            for begin, end, array in to_copy:
+                _fill(new, begin, end, array)
+        except BaseException:
+            segments.give_back(new)
+            raise
+        holds.append(new)
         keys.append(new.key)
     return (kind, tuple(parts) if kind == PARTS else parts[0], tuple(keys)), tuple(holds), 0
 
@@ -146,15 +149,18 @@ def _lay_out(stream: memoryview, buffers: list[memoryview], segments: Segments) 
         to_copy.append((end, part))
         end += part.nbytes
     # A segment holds the stream at least, so there always is a new one, and it comes first.
-    loan = segments.lend(end)
-    new = loan.segment
     numbers: dict[Key | None, int] = {None: 0}
     numbers.update((key, number) for number, key in enumerate(there, 1))
-    for index, (key, offset, length) in enumerate(places):
-        _PLACE.pack_into(new, index * _PLACE.size, numbers[key], offset, length)
-    for offset, part in to_copy:
-        _fill(new, offset, offset + part.nbytes, part)
-    return (LAID_OUT, len(places), (new.key, *there)), (loan, *there.values()), 0
+    new = segments.lend(end)
+    try:
+        for index, (key, offset, length) in enumerate(places):
+            _PLACE.pack_into(new, index * _PLACE.size, numbers[key], offset, length)
+        for offset, part in to_copy:
+            _fill(new, offset, offset + part.nbytes, part)
+    except BaseException:
+        segments.give_back(new)
+        raise
+    return (LAID_OUT, len(places), (new.key, *there)), (new, *there.values()), 0
 
 
 def _fill(segment: Segment, begin: int, end: int, data: Array | memoryview) -> None:

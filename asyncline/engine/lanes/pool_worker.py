@@ -11,13 +11,14 @@ import signal
 import socket
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from asyncline.engine.alarm import Alarm
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job
-from asyncline.engine.lanes.crossing import pack, unpack
-from asyncline.engine.lanes.link import Link
+from asyncline.engine.lanes.crossing import Parcel, pack, unpack
+from asyncline.engine.lanes.link import Link, Sockets
 from asyncline.engine.lanes.segment import SegmentsFull
 from asyncline.engine.lanes.steps import StepResult
 from asyncline.errors import LoadError, OpError, public_message
@@ -97,12 +98,13 @@ class PoolWorker:
         self._starting = lane.loop.create_future()
         try:
             self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.setblocking(False)
+            ours, theirs = Sockets.pair()
+            for each in ours:
+                each.setblocking(False)
             self.link = Link(ours, lane.segments)
             # In a thread: starting a process talks to the fork server and waits for it.
             self._spawning = lane.loop.run_in_executor(None, self._spawn, theirs)
-            lane.loop.add_reader(ours, self._readable)
+            lane.loop.add_reader(ours.packets, self._readable)
             async with asyncio.timeout(START_S):
                 # Never cancelled: `theirs` is its own, and what it has started `discard` ends.
                 await asyncio.shield(self._spawning)
@@ -125,8 +127,8 @@ class PoolWorker:
         self.retire_bytes = own_memory + max(0, lane.memory_bytes - own_memory) // 2
         self.state = State.READY
 
-    def _spawn(self, theirs: socket.socket) -> ProcessPoolExecutor:
-        with theirs:
+    def _spawn(self, theirs: Sockets) -> ProcessPoolExecutor:
+        with closing(theirs):
             executor = ProcessPoolExecutor(
                 1, multiprocessing.get_context("forkserver"), initializer=worker.connect, initargs=(theirs,)
             )
@@ -136,16 +138,17 @@ class PoolWorker:
 
     # -- Jobs ---------------------------------------------------------------------------------------
 
-    def put(self, job: Job, now: float, cost_s: float) -> None:
+    def put(self, job: Job, now: float, cost_s: float, parcel: Parcel | None) -> None:
         """Hand a Job over, with the next `flush`.
 
+        :param parcel: its arguments, where they are packed.
         :raises SegmentsFull: there is no room for its arguments now; the Job has to wait.
         :raises ValueError: its arguments cannot cross; the Job has its error.
         """
         assert self.link is not None
         item = job.item
         try:
-            packed, holds, nbytes = pack(job.args + job.extra if job.steps else job.args, self._lane.segments)
+            packed, holds, nbytes = parcel or pack(job.args + job.extra, self._lane.segments)
         except SegmentsFull:
             raise
         except Exception as error:
@@ -158,8 +161,8 @@ class PoolWorker:
         self._unsent += 1
         is_full = self.link.put(
             (
-                worker.CALL, job.node.name, job.hook, len(job.steps), packed, item.data_id, item.log_id,
-                job.outgoing, job.expires_at,
+                worker.CALL, job.node.op.name, job.hook, len(job.steps), packed, item.data_id, item.log_id,
+                None if item.engine.spans is None else job.outgoing, job.expires_at,
             ),
             holds,
             nbytes,
@@ -168,7 +171,8 @@ class PoolWorker:
             self.flush()
         if self.state is State.READY:
             self.state = State.BUSY
-            self._begins(job, now)
+            self.since = now
+            self._kill_alarm.set(job.expires_at + GRACE_S, now)
 
     def flush(self) -> None:
         """Send what has been put. Where the worker is dead the reader finds that out, after its last answers."""
@@ -206,10 +210,9 @@ class PoolWorker:
             self.link.put((worker.NO_ROOM,))
             self.flush()
 
-    def _begins(self, job: Job, now: float) -> None:
-        """The oldest Job can run now."""
-        self.since = now
-        self._kill_alarm.set(job.expires_at + GRACE_S, now)
+    def is_late(self, at: float) -> bool:
+        """Whether the oldest Job should have ended by then."""
+        return self.since + self._costs[0] < at
 
     def _kill_if_hung(self) -> None:
         job = self.jobs[0] if self.jobs else None
@@ -257,8 +260,11 @@ class PoolWorker:
         try:
             while True:
                 for message in link.receive():
-                    self._received(message)
-                if not self.jobs or self.link is None:
+                    if message[0] == worker.ANSWER:
+                        self._answered(*message)
+                    else:
+                        self._received(message)
+                if link.is_drained or self.link is None:
                     break
         except BlockingIOError:
             pass
@@ -269,9 +275,7 @@ class PoolWorker:
 
     def _received(self, message: tuple[Any, ...]) -> None:
         kind = message[0]
-        if kind == worker.ANSWER:
-            self._answered(*message[1:])
-        elif kind == worker.WITHDRAWN:
+        if kind == worker.WITHDRAWN:
             if not self.jobs or self.jobs[0] is not None:
                 self.kill("lost count of its tasks")
                 return
@@ -289,13 +293,13 @@ class PoolWorker:
             self.pid = message[1]
             self._pidfd = os.pidfd_open(message[1])
             try:
-                socket.send_fds(self.link.connection, [b"f"], [self._permits, self._lane.records.descriptor])
+                socket.send_fds(self.link.sockets.descriptors, [b"f"], [self._permits, self._lane.records.descriptor])
             except OSError:
                 pass  # it has died since: that comes next
         elif kind == worker.STARTED and self._starting is not None and not self._starting.done():
             self._starting.set_result(message[1:])
 
-    def _answered(self, packed: Any, dumped: bytes | None, times: tuple[float, ...]) -> None:
+    def _answered(self, _: str, packed: Any, dumped: bytes | None, times: tuple[float, ...]) -> None:
         job = self.jobs[0]
         assert job is not None and self.link is not None
         self.hungry = False
@@ -326,8 +330,9 @@ class PoolWorker:
         self.load_s -= self._costs.popleft()
         if self.jobs:
             job = self.jobs[0]
-            if job is not None:
-                self._begins(job, now)
+            if job is not None:  # it begins
+                self.since = now
+                self._kill_alarm.set(job.expires_at + GRACE_S, now)
             return
         self.load_s = 0.0  # what rounding has left
         if self.state is State.BUSY:
@@ -351,7 +356,7 @@ class PoolWorker:
     def _ended(self) -> None:
         """The worker has closed its end: it is dead."""
         assert self.link is not None
-        self._lane.loop.remove_reader(self.link.connection)
+        self._lane.loop.remove_reader(self.link.sockets.packets)
         if self._starting is not None:
             if not self._starting.done():
                 self._starting.set_exception(EOFError())
@@ -387,7 +392,7 @@ class PoolWorker:
             os.close(self._pidfd)
             self._pidfd = None
         if self.link is not None:
-            self._lane.loop.remove_reader(self.link.connection)
+            self._lane.loop.remove_reader(self.link.sockets.packets)
             self.link.close()
             self.link = None
             self._lane.segments.forget_owner(self._owner)

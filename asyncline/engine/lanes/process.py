@@ -20,6 +20,7 @@ from asyncline.engine.hooks import Hooks
 from asyncline.engine.lanes import worker
 from asyncline.engine.lanes.base import Job, Lane, LaneStatistics
 from asyncline.engine.lanes.crew import Crew
+from asyncline.engine.lanes.crossing import Parcel, pack
 from asyncline.engine.lanes.pool_worker import PoolWorker, State
 from asyncline.engine.lanes.recipe import Recipe, make_recipe
 from asyncline.engine.lanes.segment import Key, Segments, SegmentsFull
@@ -30,14 +31,16 @@ from asyncline.graph.plan import Node
 
 log = logging.getLogger("asyncline.engine")
 
-SHORT_S = 200e-6
+SHORT_S = 400e-6
 """Jobs that are expected to take no more together may lie at one worker."""
 MOST_JOBS = 8
 """Most Jobs at one worker."""
 OVERHEAD_S = 10e-6
 """What a Job costs a worker beside its hook."""
 LATE_S = 2e-3
-"""A Job that takes longer than this has the ones behind it withdrawn, for other workers."""
+"""A Job that takes this much longer than was expected has the ones behind it withdrawn, for other workers. One that is
+expected to take no more than this may lie behind another while enough wait for all workers: none is idle then until
+the loop has seen that it is."""
 FULL = 0.75
 """Part of the memory for results that may be in use when Items enter."""
 STARVED_S = 0.1
@@ -82,6 +85,9 @@ class ProcessLane(Lane):
         #: Jobs of Items that have been here, or in a model; and of those that enter the graph.
         self._jobs: deque[Job] = deque()
         self._entering: deque[Job] = deque()
+        #: The next Job's arguments, where they lie ready.
+        self._ahead: tuple[Job, Parcel] | None = None
+        self._ahead_is_due = False
         self._starved_alarm = Alarm(self.loop, self._starve)
         self._held = 0
         self._unsent: set[PoolWorker] = set()
@@ -150,18 +156,28 @@ class ProcessLane(Lane):
             job = jobs[0]
             cost_s = self._costs.get((job.node.index, job.hook), SHORT_S) + OVERHEAD_S
             idle = bool(self._free)
-            at = self._free[0] if idle else self._with_room(cost_s)
+            at = self._free[0] if idle else self._with_room(cost_s, len(jobs))
             if at is None:
+                if cost_s > SHORT_S and self._ahead is None and not self._ahead_is_due:
+                    self._ahead_is_due = True
+                    self.loop.call_soon(self._pack_ahead)
                 return
             jobs.popleft()
+            parcel = None
+            if (ahead := self._ahead) is not None and ahead[0] is job:
+                self._ahead, parcel = None, ahead[1]
             if job.item.done:
                 self._hand_back(job)
+                if parcel is not None:
+                    self.segments.drop(parcel[1])
                 continue
             try:
-                at.put(job, now, cost_s)
+                at.put(job, now, cost_s, parcel)
             except SegmentsFull:
-                # Wait for arguments of other Jobs to be handed back, as long as this Job lives.
                 jobs.appendleft(job)
+                if self._drop_ahead():  # of a Job whose turn is later
+                    continue
+                # Wait for arguments of other Jobs to be handed back, as long as this Job lives.
                 for each in self.crew:
                     each.hand_back()  # and so ask for theirs
                 self._watch_memory()
@@ -180,6 +196,24 @@ class ProcessLane(Lane):
                 self._flush_is_due = True
                 self.loop.call_soon(self._flush)
 
+    def _pack_ahead(self) -> None:
+        """Lay the arguments of the next Job in shared memory while all workers are busy: none waits for that then."""
+        self._ahead_is_due = False
+        jobs = self._next_jobs()
+        if jobs is None or jobs[0].item.done or self._free or self._ahead is not None:
+            return
+        job = jobs[0]
+        try:
+            self._ahead = job, pack(job.args + job.extra, self.segments)
+        except Exception:
+            pass  # no room, or they cannot cross: `put` will see to that
+
+    def _drop_ahead(self) -> bool:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self.segments.drop(ahead[1][1])
+        return ahead is not None
+
     def _next_jobs(self) -> deque[Job] | None:
         """The queue whose first Job is next.
 
@@ -195,20 +229,25 @@ class ProcessLane(Lane):
             return None
         return self._entering
 
-    def _with_room(self, cost_s: float) -> PoolWorker | None:
-        """The worker that will be free first, if the Job is sure to be short and so is what lies there."""
-        best: PoolWorker | None = None
+    def _with_room(self, cost_s: float, waiting: int) -> PoolWorker | None:
+        """The worker that will be free first, if what lies there and the Job are sure to be short."""
         if cost_s <= SHORT_S:
-            for each in self.crew.workers:
-                if (
-                    each.load_s + cost_s <= (best.load_s if best is not None else SHORT_S)
-                    and each.state is State.BUSY
-                    and len(each.jobs) < MOST_JOBS
-                    and each.jobs[-1] is not None
-                ):
-                    best = each
-            if best is not None and self._late_timer is None:
-                self._late_timer = self.loop.call_later(LATE_S, self._withdraw_late)
+            most_s, most_jobs = SHORT_S, MOST_JOBS
+        elif cost_s <= LATE_S and waiting > self.width:
+            most_s, most_jobs = 2 * LATE_S, 2
+        else:
+            return None
+        best: PoolWorker | None = None
+        for each in self.crew.workers:
+            if (
+                each.load_s + cost_s <= (best.load_s if best is not None else most_s)
+                and each.state is State.BUSY
+                and len(each.jobs) < most_jobs
+                and each.jobs[-1] is not None
+            ):
+                best = each
+        if best is not None and self._late_timer is None:
+            self._late_timer = self.loop.call_later(LATE_S, self._withdraw_late)
         return best
 
     def _hand_back(self, job: Job) -> None:
@@ -224,12 +263,12 @@ class ProcessLane(Lane):
     def _withdraw_late(self) -> None:
         """What lies behind a Job that takes much longer than was expected goes to others."""
         self._late_timer = None
-        late_at = self.clock() - LATE_S
+        now = self.clock()
         waiting = False
         for each in self.crew:
             if len(each.jobs) > 1:
                 waiting = True
-                if each.since < late_at:
+                if each.is_late(now - LATE_S):
                     self._jobs.extendleft(reversed(each.withdraw()))
         if waiting:
             self._late_timer = self.loop.call_later(LATE_S, self._withdraw_late)
@@ -332,6 +371,7 @@ class ProcessLane(Lane):
 
     def _refuse(self) -> None:
         """No worker is left: fail what waits, rather than let it run into its deadline."""
+        self._drop_ahead()
         waiting = [*self._jobs, *self._entering]
         self._jobs.clear()
         self._entering.clear()

@@ -8,8 +8,8 @@ that are not touched take no memory, so sizes are rounded up generously and segm
 A hold on a segment is an array right over its mapping. The writer has one from `take`, a reader one for each
 message that names the segment. Whatever else looks at that memory looks through the array, and so keeps it:
 numpy follows `base` no further, as what is under it is no array. When it dies, `sweep` gives an own segment
-back for the next use, and hands back a hold to the peer that lent it. A Loan is less: a segment that is filled
-and sent, and that nothing here looks at.
+back for the next use, and hands back a hold to the peer that lent it. A segment that is filled and sent, and that
+nothing here looks at, needs no array: it is lent, until whoever has done that gives it back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import mmap
 import os
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,7 +56,7 @@ class Segment(mmap.mmap):
     key: Key
     descriptor: int
     is_own: bool
-    #: There is a Loan of it, or one that `sweep` has not seen dead.
+    #: See `Segments.lend`.
     is_lent: bool
     address: int
     #: Those that are alive, or that `sweep` has not seen dead.
@@ -76,19 +76,6 @@ class Hold(weakref.ref[Array]):
     __eq__ = object.__eq__
 
 
-class Loan:
-    """An own segment that is filled, and read by a peer: in use at least as long as this lives."""
-
-    __slots__ = ("_note_dropped", "segment")
-
-    def __init__(self, segment: Segment, note_dropped: Callable[[Segment], None]) -> None:
-        self.segment = segment
-        self._note_dropped = note_dropped
-
-    def __del__(self) -> None:
-        self._note_dropped(self.segment)
-
-
 class Segments:
     """All segments that this process writes or reads.
 
@@ -100,7 +87,7 @@ class Segments:
         self.owner = owner
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        #: Called, from any thread, whenever a hold or a Loan dies; set while somebody waits for memory.
+        #: Called, from any thread, whenever a hold dies or comes back; set while somebody waits for memory.
         self.on_drop: Callable[[], None] | None = None
         #: Called with the key of a segment that is gone for good.
         self.on_close: Callable[[Key], None] | None = None
@@ -115,7 +102,7 @@ class Segments:
         #: Bytes in segments of others that something here still reads.
         self.read_bytes = 0
         #: What `sweep` takes note of next. A deque: the last reference to an array may die in any thread.
-        self.dropped: deque[Hold | Segment] = deque()
+        self.dropped: deque[Hold] = deque()
         self._note = self._note_dropped
 
     # -- writing ------------------------------------------------------------------------------------
@@ -126,17 +113,14 @@ class Segments:
         :raises SegmentsFull: it would be more than `max_bytes` in all. A lone one always fits.
         :raises OSError: the machine has no memory.
         """
-        hold = self.view(self._take(nbytes).key, None)
+        segment = self.lend(nbytes)
+        segment.is_lent = False
+        hold = self.view(segment.key, None)
         hold.flags.writeable = True
         return hold
 
-    def lend(self, nbytes: int) -> Loan:
-        """An own segment of at least `nbytes`, to be filled and sent; raises as `take`."""
-        segment = self._take(nbytes)
-        segment.is_lent = True
-        return Loan(segment, self._note)
-
-    def _take(self, nbytes: int) -> Segment:
+    def lend(self, nbytes: int) -> Segment:
+        """An own segment of at least `nbytes`, to be filled and sent, until `give_back`; raises as `take`."""
         if self.dropped:
             self.sweep()
         size = max(SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes <= LARGEST_KEPT else nbytes
@@ -150,7 +134,22 @@ class Segments:
         else:
             segment = self._make(size)
         self.used_bytes += size
+        segment.is_lent = True
         return segment
+
+    def give_back(self, segment: Segment) -> None:
+        """One that was lent is read no more."""
+        segment.is_lent = False
+        if not segment.holds and segment.key in self._segments:
+            self._give(segment)
+        if self.on_drop is not None:
+            self.on_drop()
+
+    def drop(self, holds: Iterable[Array | Segment]) -> None:
+        """Nobody was told of these, or whoever was is gone."""
+        for hold in holds:
+            if isinstance(hold, Segment):
+                self.give_back(hold)
 
     def _make(self, size: int) -> Segment:
         self._count += 1
@@ -226,7 +225,7 @@ class Segments:
         self._segments[key] = segment
         return segment
 
-    def _note_dropped(self, ended: Hold | Segment) -> None:
+    def _note_dropped(self, ended: Hold) -> None:
         self.dropped.append(ended)
         if self.on_drop is not None:
             self.on_drop()
@@ -239,18 +238,14 @@ class Segments:
         self.used_bytes -= len(hold.base)  # type: ignore[arg-type]
 
     def sweep(self) -> None:
-        """Take note of the holds and Loans that have died: own segments become free, lenders get theirs back."""
+        """Take note of the holds that have died: own segments become free, lenders get theirs back."""
         dropped = self.dropped
         while dropped:
             ended = dropped.popleft()
-            if type(ended) is Hold:
-                segment = ended.segment
-                if ended.lender is not None:
-                    ended.lender.returns.append(segment.key)
-                segment.holds.discard(ended)
-            else:
-                segment = ended  # type: ignore[assignment]
-                segment.is_lent = False
+            segment = ended.segment
+            if ended.lender is not None:
+                ended.lender.returns.append(segment.key)
+            segment.holds.discard(ended)
             if segment.holds or segment.is_lent or segment.key not in self._segments:
                 continue
             if segment.is_own:

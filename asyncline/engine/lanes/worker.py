@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import marshal
 import multiprocessing
 import os
 import pickle
@@ -14,6 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,9 +22,9 @@ import numpy as np
 from asyncline.engine import memory
 from asyncline.engine.context import current, worker_place
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
-from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message
+from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message, Sockets, frame
 from asyncline.engine.lanes.recipe import Recipe
-from asyncline.engine.lanes.segment import Array, Loan, Segments, SegmentsFull
+from asyncline.engine.lanes.segment import Array, Segment, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
 from asyncline.engine.lanes.worker_log import SendRecords
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
@@ -95,24 +95,24 @@ NO_ROOM = "no room"
 
 USED_EVERY_S = 1.0
 
-_connection: socket.socket
+_sockets: Sockets
 _descriptors: list[int]
 
 
-def connect(connection: socket.socket) -> None:
-    """The executor's initializer: the only way in which a socket gets into a new process.
+def connect(sockets: Sockets) -> None:
+    """The executor's initializer: the only way in which sockets get into a new process.
 
     It ends the process where the server has given it up. Later, when the Ops' modules are imported with the first
     task and whatever they do may hang, the server knows whom to kill.
     """
-    global _connection, _descriptors
-    _connection = connection
+    global _sockets, _descriptors
+    _sockets = sockets
     set_library_threads(1)
     try:
-        connection.send(marshal.dumps(([(HELLO, os.getpid())], [], [], [])))
+        sockets.packets.sendall(frame([(HELLO, os.getpid())], [], [], []))
         # The server's answer is no message but the eventfd of permits, of which every Call takes one, and where the
         # log goes.
-        _, _descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+        _, _descriptors, _, _ = socket.recv_fds(sockets.descriptors, 1, 2)
     except OSError:
         os._exit(1)
     if not _descriptors:
@@ -124,9 +124,9 @@ def serve(setup: Setup) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # both may reach the whole group; the server decides
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
-    with _connection:  # whatever ends this, the server sees the end of the connection
+    with closing(_sockets):  # whatever ends this, the server sees the end of the connection
         permits, records = _descriptors
-        Worker(setup, _connection, permits, SendRecords(records)).run()
+        Worker(setup, _sockets, permits, SendRecords(records)).run()
 
 
 def _die_with_parent() -> None:
@@ -160,21 +160,21 @@ def _dump(error: RequestError, call: Call) -> bytes:
 
 
 _Packed = Packed | tuple[Packed | None, ...] | None
-_Outcome = tuple[tuple[float, ...], _Packed, tuple[Array | Loan, ...], RequestError | None]
+_Outcome = tuple[tuple[float, ...], _Packed, tuple[Array | Segment, ...], RequestError | None]
 """The fields of an ANSWER, and the holds that its values lie in."""
 
 
 class Worker:
     """One process of the pool."""
 
-    def __init__(self, setup: Setup, connection: socket.socket, permits: int, records: SendRecords) -> None:
+    def __init__(self, setup: Setup, sockets: Sockets, permits: int, records: SendRecords) -> None:
         self._setup = setup
         self._permits = permits
         self._records = records
         records.attach(setup.log_levels)
         self._ops: dict[str, Op] = {}
         self._segments = Segments(setup.number, setup.max_bytes)
-        self._link = Link(connection, self._segments)
+        self._link = Link(sockets, self._segments)
         self._segments.on_close = self._link.note_closed
         #: Which step of the running task has begun: the server reads it where this process dies.
         self._progress = self._segments.take(1)
@@ -259,7 +259,7 @@ class Worker:
 
         times: list[float] = []
         packed: list[Packed | None] = []
-        holds: list[Array | Loan] = []
+        holds: list[Array | Segment] = []
         error: RequestError | None = None
         nbytes = 0
         results = run_steps(steps, hook_of, frame, time.monotonic, call.expires_at, make_error=_error)
@@ -273,6 +273,7 @@ class Worker:
                 if len(holds) + len(lent) > MOST_DESCRIPTORS or nbytes > FULL_BYTES:
                     text = "the results of its task are too many to cross together: set dag.fuse to false"
                     parcel, error = None, OpError(f"op {step.op!r} {step.hook}: {text}")
+                    self._segments.drop(lent)
                 if parcel is not None and lent and type(result.value) is np.ndarray:
                     # As the next hook would get it without fusion; it may lie where the server reads it.
                     result.value = result.value.view()
@@ -308,14 +309,12 @@ class Worker:
     def _wait_for_room(self, until: float) -> bool:
         self._link.send((HUNGRY,))
         ready = select.poll()
-        ready.register(self._link.connection, select.POLLIN)
+        ready.register(self._link.sockets.packets, select.POLLIN)
         if not ready.poll(max(0.0, until - time.monotonic()) * 1e3):
             return False
-        for message in self._link.receive():
-            if message[0] == NO_ROOM:
-                return False
-            self._messages.append(message)
-        return True
+        messages = self._link.receive()
+        self._messages.extend([message for message in messages if message[0] != NO_ROOM])
+        return all(message[0] != NO_ROOM for message in messages)
 
     def _take(self, nbytes: int) -> Array | None:
         try:
