@@ -182,6 +182,9 @@ def unpack(packed: Packed, segments: Segments, lender: Lender) -> Any:
     if kind == PART:
         name, shape, _, offset = body
         return segments.view(keys[0], lender, shape, name, offset)
+    if kind == PARTS and len(body) == 1:
+        name, shape, _, offset = body[0]
+        return (segments.view(keys[0], lender, shape, name, offset),)
     holds = [segments.view(key, lender) for key in keys]
     if kind == PARTS:
         return tuple([_view(part, holds) if type(part) is tuple else part for part in body])

@@ -77,6 +77,7 @@ class ProcessLane(Lane):
         self.memory_bytes = memory_bytes
         self.clock = clock
         self._worker_bytes = max_bytes // 2 // width
+        self._full_bytes = FULL * self._worker_bytes * width
         self._nodes = nodes
         self._recipes: tuple[Recipe, ...] = ()
         self._hooks = hooks
@@ -224,7 +225,7 @@ class ProcessLane(Lane):
             return self._jobs
         if not self._entering:
             return None
-        if self.segments.read_bytes > FULL * self._worker_bytes * self.width and len(self._free) < len(self.crew.alive):
+        if self.segments.read_bytes > self._full_bytes and len(self._free) < len(self.crew.alive):
             self._watch_memory()
             return None
         return self._entering
