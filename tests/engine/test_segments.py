@@ -17,7 +17,7 @@ import pytest
 from asyncline.engine.lanes import crossing
 from asyncline.engine.lanes.crossing import LONG_BYTES, pack, unpack
 from asyncline.engine.lanes.link import Link, Sockets
-from asyncline.engine.lanes.segment import KEEP_BYTES, LARGEST_KEPT, Segments, SegmentsFull
+from asyncline.engine.lanes.segment import KEEP_BYTES, LARGEST_KEPT, Borrowed, Segments, SegmentsFull
 
 BIG = 100_000
 """Bytes enough to lie in a segment."""
@@ -148,7 +148,7 @@ def test_a_segment_is_used_again_once_the_last_array_over_it_is_gone(ends: tuple
         del again
         there.flush()
         here.receive()
-    assert len(here.segments._segments) == 1
+    assert len(here.segments.by_key) == 1
 
 
 def test_an_array_that_goes_back_is_not_copied(ends: tuple[End, End]) -> None:
@@ -201,7 +201,7 @@ def test_several_arrays_of_one_value_share_a_segment_until_the_last_is_gone(ends
     here, there = ends
     first, number, second = cross(ends, (np.zeros(BIG), 7, np.arange(BIG, dtype=np.int16)))
     assert number == 7 and second[255] == 255 and not first.any()
-    assert len(here.segments._segments) == 1
+    assert len(here.segments.by_key) == 1
     del first
     there.segments.sweep()
     assert there.segments.read_bytes > 0
@@ -363,10 +363,10 @@ def test_a_segment_too_large_to_keep_is_given_up_at_both_ends(ends: tuple[End, E
     there.flush()
     here.receive()
     here.segments.sweep()
-    assert here.segments.used_bytes == 0 and len(here.segments._segments) == 0
+    assert here.segments.used_bytes == 0 and len(here.segments.by_key) == 0
     here.flush()
     there.receive()
-    assert len(there.segments._segments) == 0
+    assert len(there.segments.by_key) == 0
     assert KEEP_BYTES >= LARGEST_KEPT
 
 
@@ -392,3 +392,48 @@ def test_what_a_peer_sent_before_it_died_is_read_though_it_left_ours_unread(ends
     assert here.receive() == "its last words"
     with pytest.raises(EOFError):
         here.receive()
+
+
+KEEPERS: dict[str, Callable[[Any], Any]] = {
+    "itself": lambda array: array,
+    "a view": lambda array: array[1:][2:],
+    "a list": lambda array: [array],
+    "a memoryview": lambda array: memoryview(array)[8:],
+    "a field": lambda array: Page(array, ""),
+    "a cycle": lambda array: (cycle := [array]).append(cycle) or cycle,  # type: ignore[func-returns-value]
+}
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "pickled"])
+def test_what_was_borrowed_goes_back_at_the_end(nested: bool, ends: tuple[End, End]) -> None:
+    here, there = ends
+    borrowed = Borrowed(there.segments)
+    for value in ((np.arange(BIG),), (np.arange(BIG), 1, np.ones(BIG))):
+        here.send([*value] if nested else value)
+        ((_, packed),) = there.link.receive()
+        got = unpack(packed, borrowed, there.link)
+        assert got[0][5] == 5 and not got[0].flags.writeable
+        del got
+        borrowed.end()
+        assert there.segments.read_bytes == 0
+        there.flush()
+        here.receive()
+        assert here.segments.used_bytes == 0
+
+
+@pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
+def test_what_was_borrowed_and_kept_goes_back_when_it_dies(keep: Callable[[Any], Any], ends: tuple[End, End]) -> None:
+    here, there = ends
+    borrowed = Borrowed(there.segments)
+    here.send((np.arange(BIG),))
+    ((_, packed),) = there.link.receive()
+    kept = keep(*unpack(packed, borrowed, there.link))
+    borrowed.end()
+    assert there.segments.read_bytes > 0
+    there.flush()
+    here.receive()
+    assert here.segments.used_bytes > 0
+    del kept
+    there.flush()
+    here.receive()
+    assert here.segments.used_bytes == 0

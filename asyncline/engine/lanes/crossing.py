@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncline.engine.lanes.segment import Array, Key, Lender, Segment, Segments, find_hold
+from asyncline.engine.lanes.segment import Array, Key, Lender, Reader, Segment, Segments, find_hold
 
 INLINE_BYTES = 8192
 """A value up to here crosses inside the message: below it a copy costs less than a segment."""
@@ -172,7 +172,7 @@ def _fill(segment: Segment, begin: int, end: int, data: Array | memoryview) -> N
         np.ndarray(array.shape, array.dtype, segment, begin)[...] = array
 
 
-def unpack(packed: Packed, segments: Segments, lender: Lender) -> Any:
+def unpack(packed: Packed, segments: Reader, lender: Lender) -> Any:
     """The value: its large parts are views of shared memory, read-only, and keep the holds of `lender`."""
     kind, body, keys = packed
     if kind == PICKLED:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
@@ -46,6 +47,14 @@ class Lender(Protocol):
     """The peer that named a segment in a message, and wants its hold back."""
 
     returns: list[Key]
+
+
+class Reader(Protocol):
+    """Segments, or Borrowed."""
+
+    def view(
+        self, key: Key, lender: Lender, shape: tuple[int, ...] | None = ..., dtype: Any = ..., offset: int = ...
+    ) -> Array: ...
 
 
 class Segment(mmap.mmap):
@@ -92,7 +101,7 @@ class Segments:
         #: Called with the key of a segment that is gone for good.
         self.on_close: Callable[[Key], None] | None = None
         self._count = 0
-        self._segments: dict[Key, Segment] = {}
+        self.by_key: dict[Key, Segment] = {}
         #: By size.
         self._free: dict[int, list[Segment]] = defaultdict(list)
         self._free_bytes = 0
@@ -140,7 +149,7 @@ class Segments:
     def give_back(self, segment: Segment) -> None:
         """One that was lent is read no more."""
         segment.is_lent = False
-        if not segment.holds and segment.key in self._segments:
+        if not segment.holds and segment.key in self.by_key:
             self._give(segment)
         if self.on_drop is not None:
             self.on_drop()
@@ -180,21 +189,26 @@ class Segments:
 
         :param shape: of the hold, which begins at `offset`; None: all bytes of the segment.
         """
-        segment = self._segments[key]
+        segment = self.by_key[key]
+        array: Array = np.ndarray((len(segment),) if shape is None else shape, dtype, segment, offset)
+        if segment.is_own:
+            array.flags.writeable = False
+        self.hold(array, lender)
+        return array
+
+    def hold(self, array: Array, lender: Lender | None) -> None:
+        """Make an array right over a segment a hold, which goes back to `lender` when it dies."""
+        segment: Segment = array.base  # type: ignore[assignment]
         if not segment.holds and not segment.is_own:
             self.read_bytes += len(segment)
-        array: Array = np.ndarray((len(segment),) if shape is None else shape, dtype, segment, offset)
         hold = Hold(array, self._note)
         hold.segment = segment
         hold.lender = lender
         segment.holds.add(hold)
-        if segment.is_own:
-            array.flags.writeable = False
-        return array
 
     def forget(self, key: Key) -> None:
         """A segment is gone for good. Whatever still refers to the memory keeps it."""
-        segment = self._segments.pop(key, None)
+        segment = self.by_key.pop(key, None)
         if segment is not None:
             segment.holds.clear()
             os.close(segment.descriptor)
@@ -206,7 +220,7 @@ class Segments:
         until then it may well be handed on.
         """
         self.sweep()
-        for key, segment in tuple(self._segments.items()):
+        for key, segment in tuple(self.by_key.items()):
             if key[0] != owner:
                 continue
             if segment.holds:
@@ -222,7 +236,7 @@ class Segments:
         segment.address = _address(np.frombuffer(segment, np.uint8))
         segment.holds = set()
         segment.is_lent = False
-        self._segments[key] = segment
+        self.by_key[key] = segment
         return segment
 
     def _note_dropped(self, ended: Hold) -> None:
@@ -231,7 +245,7 @@ class Segments:
             self.on_drop()
 
     def descriptor(self, key: Key) -> int:
-        return self._segments[key].descriptor
+        return self.by_key[key].descriptor
 
     def exempt(self, hold: Array) -> None:
         """Do not count one that stays for as long as the process."""
@@ -246,7 +260,7 @@ class Segments:
             if ended.lender is not None:
                 ended.lender.returns.append(segment.key)
             segment.holds.discard(ended)
-            if segment.holds or segment.is_lent or segment.key not in self._segments:
+            if segment.holds or segment.is_lent or segment.key not in self.by_key:
                 continue
             if segment.is_own:
                 self._give(segment)
@@ -268,13 +282,60 @@ class Segments:
 
     def close(self) -> None:
         """Close all descriptors; memory that something still refers to stays until that goes."""
-        for key in tuple(self._segments):
+        for key in tuple(self.by_key):
             self.forget(key)
         self._free.clear()
         self.dropped.clear()
 
     def __repr__(self) -> str:
-        return f"<Segments of {self.owner}: {self.used_bytes} bytes in use, {len(self._segments)} segments>"
+        return f"<Segments of {self.owner}: {self.used_bytes} bytes in use, {len(self.by_key)} segments>"
+
+
+def _count_lone() -> int:
+    """What is counted in `Borrowed.end` for an array that nothing else refers to."""
+    arrays = [(np.empty(0), None)]
+    array, _ = arrays.pop()
+    return sys.getrefcount(array)
+
+
+_LONE = _count_lone()
+
+
+class Borrowed:
+    """What a hook reads of the segments of others: most of it for just as long as the hook runs.
+
+    Such an array needs no Hold, which takes as long to make and to let go of as much else of a short task.
+    """
+
+    def __init__(self, segments: Segments) -> None:
+        self._segments = segments
+        self._by_key = segments.by_key
+        self._arrays: list[tuple[Array, Lender]] = []
+
+    def view(
+        self,
+        key: Key,
+        lender: Lender,
+        shape: tuple[int, ...] | None = None,
+        dtype: np.dtype[Any] | str = _BYTES,
+        offset: int = 0,
+    ) -> Array:
+        """As that of Segments; a hold only if it outlives `end`."""
+        segment = self._by_key[key]
+        array: Array = np.ndarray((len(segment),) if shape is None else shape, dtype, segment, offset)
+        if segment.is_own:
+            array.flags.writeable = False
+        self._arrays.append((array, lender))
+        return array
+
+    def end(self) -> None:
+        """The hook is over: what nothing else refers to goes back to its lender."""
+        while self._arrays:
+            array, lender = self._arrays.pop()
+            if sys.getrefcount(array) == _LONE:
+                lender.returns.append(array.base.key)  # type: ignore[union-attr]
+            else:
+                self._segments.hold(array, lender)
 
 
 def find_hold(memory: memoryview | Array) -> tuple[Array, Segment, int] | None:

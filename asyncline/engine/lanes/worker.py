@@ -24,7 +24,7 @@ from asyncline.engine.context import current, worker_place
 from asyncline.engine.lanes.crossing import Packed, Parcel, pack, unpack
 from asyncline.engine.lanes.link import FULL_BYTES, MOST_DESCRIPTORS, Link, Message, Sockets, frame
 from asyncline.engine.lanes.recipe import Recipe
-from asyncline.engine.lanes.segment import Array, Segment, Segments, SegmentsFull
+from asyncline.engine.lanes.segment import Array, Borrowed, Segment, Segments, SegmentsFull
 from asyncline.engine.lanes.steps import run_steps
 from asyncline.engine.lanes.worker_log import SendRecords
 from asyncline.errors import LoadError, OpError, Overloaded, RequestError, hook_error, load_error, public_message
@@ -174,6 +174,7 @@ class Worker:
         records.attach(setup.log_levels)
         self._ops: dict[str, Op] = {}
         self._segments = Segments(setup.number, setup.max_bytes)
+        self._borrowed = Borrowed(self._segments)
         self._link = Link(sockets, self._segments)
         self._segments.on_close = self._link.note_closed
         #: Which step of the running task has begun: the server reads it where this process dies.
@@ -229,6 +230,7 @@ class Worker:
             return
         current.set(call)
         times, packed, holds, error = self._run(call)
+        self._borrowed.end()
         self._link.put((ANSWER, packed, None if error is None else _dump(error, call), times), holds)
         if times[-1] > self._used_at + USED_EVERY_S:
             self._used_at = times[-1]
@@ -241,7 +243,7 @@ class Worker:
             self._give_back(call)
             return (started_at, started_at), None, (), None  # the server sees by the time that it is too late
         try:
-            args = unpack(call.args, self._segments, self._link)
+            args = unpack(call.args, self._borrowed, self._link)
             if call.steps:
                 return self._run_steps(call, list(args))
             value = getattr(self._ops[call.op], call.hook)(*args)
