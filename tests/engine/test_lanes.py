@@ -892,14 +892,20 @@ def test_a_place_of_a_bound_goes_to_the_job_that_came_first() -> None:
     assert (bound.next(), len(bound.places)) == (None, 1)
 
 
-async def test_an_outcome_that_cannot_be_handed_back_does_not_keep_those_after_it() -> None:
+@pytest.mark.parametrize("lane", ["thread", "process"])
+async def test_an_outcome_that_cannot_be_handed_back_does_not_keep_those_after_it(lane: str) -> None:
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
 
     def on_done(item: Any) -> None:
         raise RuntimeError("a defect")
 
-    async with Engine(graph_of(Threaded)) as engine:
-        engine.begin(1, on_done=on_done)
-        assert await engine.submit(2) is not None
-    assert told == ["a defect"]
+    graph = graph_of(Busy)
+    settings = merge(graph.name, {"busy": {"cpu": lane}}, Source("test", {"dag": {"cpu_workers": 1}}))
+    async with Engine(graph, settings) as engine:
+        if lane == "process":
+            await learn_that_it_is_short(engine)
+        for number in range(3):
+            engine.begin(("add", number), on_done=on_done)
+        assert await outcomes(engine, *(("add", number) for number in range(5))) == [*range(5)]
+    assert told == ["a defect"] * 3

@@ -7,6 +7,7 @@ happens: an answer, an error of the hook, a worker's death, a cancel. None of th
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,14 @@ class Job:
     def cancel(self) -> None:
         """Its Item is dead."""
         self.lane.cancel(self)
+
+    def hand_back(self) -> None:
+        """It is over: call `done`, which by a defect of one must not keep those after it."""
+        try:
+            self.done(self)
+        except Exception as error:
+            message = f"{self!r} could not be handed back"
+            asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     @property
     def outgoing(self) -> str | None:

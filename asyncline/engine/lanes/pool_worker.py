@@ -323,7 +323,7 @@ class PoolWorker:
         self._lane.learn(job, times[-1] - times[0])
         self.jobs.popleft()
         self._next(times[-1])
-        job.done(job)
+        job.hand_back()
 
     def _next(self, now: float) -> None:
         """One Job fewer."""

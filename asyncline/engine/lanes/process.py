@@ -366,7 +366,7 @@ class ProcessLane(Lane):
                 self._hooks.emit(self._hooks.worker_lost, op, hook, reason)
             self.crew.replace(at)
         for job in begun:
-            job.done(job)
+            job.hand_back()
         if waiting and not self._held:
             self._dispatch()
 
@@ -379,7 +379,7 @@ class ProcessLane(Lane):
         for job in waiting:
             self._breakers.gave_up(_ops(job))
             job.error = Unavailable(f"op {job.node.name!r} {job.hook}: no worker of the CPU pool is alive")
-            job.done(job)
+            job.hand_back()
 
     def problem(self) -> str | None:
         if self._breakers and (op := self._breakers.refused(self.clock())) is not None:

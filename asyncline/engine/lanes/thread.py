@@ -186,11 +186,7 @@ class ThreadLane(Lane):
         for _ in range(len(self._ended)):  # what ends from here on has a call of its own
             job = self._ended.popleft()
             self._running -= 1
-            try:
-                job.done(job)
-            except Exception as error:  # of one must not keep the others
-                message = f"{job!r} could not be handed back"
-                self._loop.call_exception_handler({"message": message, "exception": error})
+            job.hand_back()
 
     def close(self) -> None:
         for _ in range(self.width):
