@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from asyncline.engine.lanes.segment import Array, Key, Segment, Segments
 
 PACKET_BYTES = 256 * 1024
-"""More than any packet has: the kernel's limit for one is lower."""
+"""More than any packet has: values and errors that cross inside a message have limits of their own."""
 MOST_DESCRIPTORS = 128
 FULL_BYTES = 64 * 1024
 """Gathered messages of about this size are sent off."""
@@ -42,12 +42,12 @@ Message = tuple[Any, ...]
 
 
 class Sockets(NamedTuple):
-    """Of one end."""
+    """Of one end of the connection."""
 
     packets: socket.socket
     """A stream."""
     descriptors: socket.socket
-    """What goes there stays apart, as a descriptor has to."""
+    """Keeps apart what is sent at once: a `recv` of the stream would lose descriptors that come among other bytes."""
 
     @classmethod
     def pair(cls) -> tuple[Sockets, Sockets]:

@@ -207,9 +207,10 @@ class ProcessLane(Lane):
         try:
             self._ahead = job, pack(job.args + job.extra, self.segments)
         except Exception:
-            pass  # no room, or they cannot cross: `put` will see to that
+            pass  # no room, or they cannot cross: `put` says so when the turn has come
 
     def _drop_ahead(self) -> bool:
+        """Take back the memory of arguments that lie ready; False where there are none."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             self.segments.drop(ahead[1][1])
@@ -231,7 +232,11 @@ class ProcessLane(Lane):
         return self._entering
 
     def _with_room(self, cost_s: float, waiting: int) -> PoolWorker | None:
-        """The worker that will be free first, if what lies there and the Job are sure to be short."""
+        """The worker that will be free first, if what lies there and the Job are sure to be short.
+
+        :param cost_s: seconds that the Job is expected to take.
+        :param waiting: how many Jobs wait, this one among them.
+        """
         if cost_s <= SHORT_S:
             most_s, most_jobs = SHORT_S, MOST_JOBS
         elif cost_s <= LATE_S and waiting > self.width:

@@ -9,7 +9,8 @@ A hold on a segment is an array right over its mapping. The writer has one from 
 message that names the segment. Whatever else looks at that memory looks through the array, and so keeps it:
 numpy follows `base` no further, as what is under it is no array. When it dies, `sweep` gives an own segment
 back for the next use, and hands back a hold to the peer that lent it. A segment that is filled and sent, and that
-nothing here looks at, needs no array: it is lent, until whoever has done that gives it back.
+nothing here looks at, needs no array: it is lent, until whoever has done that gives it back. And what a hook only
+looks at while it runs is Borrowed.
 """
 
 from __future__ import annotations
@@ -304,7 +305,7 @@ _LONE = _count_lone()
 class Borrowed:
     """What a hook reads of the segments of others: most of it for just as long as the hook runs.
 
-    Such an array needs no Hold, which takes as long to make and to let go of as much else of a short task.
+    An array that is let go by then needs no Hold: to make one and to note its end is a part of what a short task takes.
     """
 
     def __init__(self, segments: Segments) -> None:
