@@ -34,15 +34,20 @@ from asyncline.engine.stream import stream
 from asyncline.engine.works import Works
 from asyncline.errors import OpError, RequestError, Unavailable, hook_error
 from asyncline.graph.graph import Graph
-from asyncline.graph.plan import STAGES, Node, Plan, Target, plan
+from asyncline.graph.plan import Node, Plan, Target, plan
 from asyncline.settings import Settings, merge
 
 log = logging.getLogger("asyncline.engine")
 
 MOST_CHARACTERS = 1024
 """Longest log_id: it goes along wherever the request goes."""
-MOST_NUMBERS = 2048
-"""Of times of Items that observers are given at once: 16 kB. With many more they would leave the core's caches."""
+MOST_NUMBERS = 8192
+"""Of times of Items: as soon as there are so many they are handed to observers, as 64 kB."""
+MOST_NOTED = 128
+"""Items of which there is more to tell, likewise: that may be some kB of each."""
+MOST_KEPT = 64
+"""Items whose times are kept as they are before they are turned into numbers together. In a busy server a request finds
+nothing of that in the core's caches; the next one right after it does."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,11 @@ class Engine:
         self._fields = tuple(graph.request.fields)
         nodes = self.plan.nodes
         self._no_values: list[Any] = [PENDING] * (nodes[-1].slot + 1)
-        self._no_times = [0.0] * (len(STAGES) * len(nodes) + 3)
-        #: Times of Items that have their outcome, until it is enough to hand them on.
+        self._no_times = [0.0] * (len(self.plan.time_slots) + 3)
+        #: Times of Items that have their outcome, until it is enough to hand them on; of the last few as they are.
         self._ended = array("d")
-        self._enough = max(1, MOST_NUMBERS // len(self._no_times)) * len(self._no_times)
+        self._kept: list[list[float]] = []
+        self._noted = 0
         self._notes_all = self.plan.streams or graph.takes_rows
         self._missing = [node.waits_for for node in nodes]
         self._streams = self.plan.streams
@@ -282,8 +288,11 @@ class Engine:
         now = self.clock()
         if timeout_s is not None and not timeout_s > 0:
             raise ValueError(f"a timeout of {timeout_s} s: expected more than 0")
-        if len(log_id) > MOST_CHARACTERS or (traceparent is not None and len(traceparent) > MOST_CHARACTERS):
-            raise ValueError(f"a log_id or traceparent of more than {MOST_CHARACTERS} characters")
+        is_notable = self._notes_all
+        if log_id or traceparent:
+            if len(log_id) > MOST_CHARACTERS or len(traceparent or "") > MOST_CHARACTERS:
+                raise ValueError(f"a log_id or traceparent of more than {MOST_CHARACTERS} characters")
+            is_notable = True
         deadline = expires_at(now, self._timeout_s, timeout_s)
         try:
             if self.state != "ready":
@@ -298,6 +307,7 @@ class Engine:
             item.parts = Parts(on_part)
         item.priority = priority
         item.wire = wire
+        item.is_notable = is_notable
         item.times = times = self._no_times.copy()
         times[STARTED_AT], times[DATA_ID] = now, item.data_id
         self._items[item.data_id] = item
@@ -413,6 +423,7 @@ class Engine:
         now = self.clock()
         if item.outputs_left:
             # It failed or was answered early, perhaps while it waited in a Channel.
+            item.is_notable = True
             item.times = [seconds if seconds >= 0 else now + seconds for seconds in item.times]
         if self.jumped:
             add_earlier_times(item, self.jumped.pop(item.data_id, None))
@@ -422,21 +433,31 @@ class Engine:
         self.admission.leave()
         hooks = self.hooks
         if hooks.items_done:
-            ended = self._ended
-            ended.fromlist(item.times)
-            if item.error is not None or item.outputs_left or item.log_id or item.traceparent or self._notes_all:
-                hooks.emit(hooks.item_noted, item, len(ended) // len(item.times) - 1)
-            if len(ended) >= self._enough:
-                self.hand_over()
+            kept = self._kept
+            kept.append(item.times)
+            if item.is_notable:
+                self._noted += 1
+                hooks.emit(hooks.item_noted, item, len(self._ended) // len(item.times) + len(kept) - 1)
+            if len(kept) >= MOST_KEPT:
+                self._keep_numbers()
+                if len(self._ended) >= MOST_NUMBERS or self._noted >= MOST_NOTED:
+                    self.hand_over()
         if hooks.item_done:
             hooks.emit(hooks.item_done, item)
         if self._empty is not None and not self._items and not self._empty.done():
             self._empty.set_result(None)
 
+    def _keep_numbers(self) -> None:
+        for times in self._kept:
+            self._ended.fromlist(times)
+        self._kept.clear()
+
     def hand_over(self) -> None:
         """Let observers have the times of all Items that have their outcome."""
+        self._keep_numbers()
         if self._ended:
             ended, self._ended = self._ended, array("d")
+            self._noted = 0
             self.hooks.emit(self.hooks.items_done, np.frombuffer(ended).reshape(-1, len(self._no_times)))
 
     def whereabouts(self, item: Item) -> str:

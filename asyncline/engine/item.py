@@ -44,6 +44,7 @@ class Item:
         "engine",
         "error",
         "expires_at",
+        "is_notable",
         "jobs",
         "log_id",
         "missing",
@@ -74,6 +75,8 @@ class Item:
         self.started_at = started_at
         self.expires_at = expires_at
         self.done = False
+        #: There is more to tell of it than its times: see `Observer.item_noted`.
+        self.is_notable = False
         self.value: Any = None
         self.error: RequestError | None = None
         #: Where the answer goes piece by piece; None where it goes in one.
@@ -91,8 +94,8 @@ class Item:
         self.outputs_left = 0
         #: What came of hooks that ran in the task of an earlier one, until the Item gets there; None without fusion.
         self.ahead: dict[Hook, StepResult] | None = None
-        #: Seconds at each Op: those of the STAGES of Op 0, then of Op 1, ..., and, once done, of it all; then
-        #: `started_at` and `data_id`, so that this tells all by itself.
+        #: Seconds at each Op, at the places of `Plan.time_slots`, and, once done, of it all; then `started_at` and
+        #: `data_id`, so that this tells all by itself.
         self.times: list[float] = []
 
     def resolve(self, value: Any) -> None:
@@ -139,6 +142,7 @@ class Item:
         """There is no answer, for this reason."""
         if not self.done:
             self.error = error
+            self.is_notable = True
             self._finish()
 
     def cancel(self) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from asyncline.engine.item import PENDING, Item
 from asyncline.engine.runner import Runner
 from asyncline.errors import hook_error
-from asyncline.graph.plan import STAGES
 
 
 class JumpingRunner(Runner):
@@ -54,9 +53,9 @@ class JumpingRunner(Runner):
         if earlier is None:
             earlier = self.engine.jumped[item.data_id] = [0.0] * len(item.times)
         for index in again:
-            for place in range(index * len(STAGES), (index + 1) * len(STAGES)):
-                earlier[place] += item.times[place]
-                item.times[place] = 0.0
+            for slot in self.engine.plan.stage_slots[index].values():
+                earlier[slot] += item.times[slot]
+                item.times[slot] = 0.0
 
 
 def add_earlier_times(item: Item, earlier: list[float] | None) -> None:

@@ -24,13 +24,13 @@ from asyncline.errors import RequestError, hook_error
 from asyncline.graph.fusion import Chain
 from asyncline.graph.op import HOOKS
 from asyncline.graph.outcomes import OUTCOMES, Reply, Skip, settled
-from asyncline.graph.plan import STAGES, Node
+from asyncline.graph.plan import Node
 
 if TYPE_CHECKING:
     from asyncline.engine.engine import Engine
 
-WAIT, PRE, MID, POST, OUT = range(len(STAGES))
-
+ABSENT = sys.maxsize
+"""In place of the slot of a stage that the Op has not: no list has it."""
 BATCHES_AHEAD = 4
 """How many batches for each replica may lie preprocessed: enough to fill one bucket among several."""
 JOBS_AHEAD = 8
@@ -54,7 +54,12 @@ class Runner:
         #: Whether the Engine is about to call `pump`.
         self.awake = False
         self._clock = engine.clock
-        self._times = len(STAGES) * node.index
+        slots = engine.plan.stage_slots[node.index]
+        self._wait_slot = slots["wait"]
+        self._pre_slot = slots.get("pre", ABSENT)
+        self._mid_slot = slots.get("mid", ABSENT)
+        self._post_slot = slots.get("post", ABSENT)
+        self._out_slot = slots.get("out", ABSENT)
         self._hooks = {hook: (node.index, hook) for hook in HOOKS}
         self._lanes = {"preprocess": pre_lane, "postprocess": post_lane}
         op = node.op
@@ -94,7 +99,7 @@ class Runner:
     def put(self, item: Item, now: float) -> None:
         """All inputs of `item` are there."""
         # Below zero while it waits: the time of arrival, to which that of leaving is added.
-        item.times[self._times + WAIT] = -now
+        item.times[self._wait_slot] = -now
         self.channel.put(item)
         self.engine.wake(self)
 
@@ -117,7 +122,7 @@ class Runner:
                 item.expire()
                 continue
             if self._is_inline:
-                item.times[self._times + WAIT] += now
+                item.times[self._wait_slot] += now
                 self._run_inline(item, now)
             else:
                 self._begin(item, now)
@@ -145,14 +150,14 @@ class Runner:
                         return
                     value = settled(value)
                 ended = self._clock()
-                item.times[self._times + PRE] = ended - now
+                item.times[self._pre_slot] = ended - now
             else:
                 value, ended = args[0] if len(args) == 1 else tuple(args), now
             if self._post is not None:
                 hook, now = "postprocess", ended
                 value = self._post(value, *args)
                 ended = self._clock()
-                item.times[self._times + POST] = ended - now
+                item.times[self._post_slot] = ended - now
                 if type(value) is Reply:
                     item.resolve(value.value)
                     return
@@ -165,7 +170,7 @@ class Runner:
         ran = item.ahead and item.ahead.get(self._hooks["preprocess"])
         # Where `preprocess` ran in another's task, the wait ended when it began.
         begins_at = ran.started_at if ran else now
-        item.times[self._times + WAIT] += begins_at
+        item.times[self._wait_slot] += begins_at
         expires_at, limit = item.expires_at, None
         if self.node.settings.timeout_ms is not None:
             expires_at = min(expires_at, now + self.node.settings.timeout_ms / 1e3)
@@ -223,7 +228,7 @@ class Runner:
             ahead = dict(zip(chain.later, job.rest, strict=False))
             item.ahead = {**item.ahead, **ahead} if item.ahead else ahead
 
-    def _over(self, job: Job, stage: int) -> bool:
+    def _over(self, job: Job, slot: int) -> bool:
         """Note a Job's time; True if its Item goes on."""
         item = job.item
         item.jobs.remove(job)
@@ -235,8 +240,8 @@ class Runner:
         if item.done:
             return False
         if job.ended_at:  # else it never got into its lane
-            item.times[self._times + WAIT] += job.started_at - job.ready_at
-            item.times[self._times + stage] += job.ended_at - job.started_at
+            item.times[self._wait_slot] += job.started_at - job.ready_at
+            item.times[slot] += job.ended_at - job.started_at
         if job.error is not None:
             self._fail(item, job.error)
         elif type(job.value) is Reply:
@@ -248,7 +253,7 @@ class Runner:
         return False
 
     def _after_preprocess(self, job: Job) -> None:
-        goes_on = self._over(job, PRE)
+        goes_on = self._over(job, self._pre_slot)
         if not (goes_on and self._counts_post):
             self._preparing -= 1
         if goes_on:
@@ -267,14 +272,14 @@ class Runner:
     def _after_process(self, visit: Visit, result: Any, now: float) -> None:
         item = visit.item
         if visit.started_at:
-            item.times[self._times + WAIT] += visit.started_at - visit.ready_at
-            item.times[self._times + MID] = now - visit.started_at
+            item.times[self._wait_slot] += visit.started_at - visit.ready_at
+            item.times[self._mid_slot] = now - visit.started_at
         self._processed(visit, result, now)
 
     def _process_failed(self, visit: Visit, error: RequestError, now: float) -> None:
         if visit.started_at:
-            visit.item.times[self._times + WAIT] += visit.started_at - visit.ready_at
-            visit.item.times[self._times + MID] = now - visit.started_at
+            visit.item.times[self._wait_slot] += visit.started_at - visit.ready_at
+            visit.item.times[self._mid_slot] = now - visit.started_at
         self._fail(visit.item, error)
 
     def _processed(self, visit: Visit, result: Any, now: float) -> None:
@@ -287,7 +292,7 @@ class Runner:
         if self._counts_post:
             self._preparing -= 1
             self.engine.wake(self)
-        if self._over(job, POST):
+        if self._over(job, self._post_slot):
             self._leave(job.visit, job.value, job.ended_at)
         self.engine.turn()
 
@@ -295,9 +300,10 @@ class Runner:
         if visit.limit is not None:
             visit.limit.tick.discard(visit.limit)
         item = visit.item
-        if not item.ahead:  # else what follows has run already, right behind this
+        # Where there is something ahead it has run already, right behind this.
+        if not item.ahead and self._out_slot is not ABSENT:
             handed_on_at = self._clock()
-            item.times[self._times + OUT] = handed_on_at - now
+            item.times[self._out_slot] = handed_on_at - now
             now = handed_on_at
         self._deliver(item, value, now)
 

@@ -98,7 +98,7 @@ class Plan:
 
     @cached_property
     def time_slots(self) -> dict[tuple[str, str], int]:
-        """Where `Item.times` has the seconds of an Op's stage, for the stages that the Op has."""
+        """Where `Item.times` has the seconds of an Op's stage, one after the other for the stages that the Op has."""
         hooks = dict(zip(STAGES[1:], HOOKS, strict=False))
 
         def has(node: Node, stage: str) -> bool:
@@ -106,12 +106,16 @@ class Plan:
                 return set(node.lanes.values()) != {"inline"}
             return stage == "wait" or hooks[stage] in node.lanes
 
-        return {
-            (node.name, stage): len(STAGES) * node.index + place
-            for node in self.nodes
-            for place, stage in enumerate(STAGES)
-            if has(node, stage)
-        }
+        stages = [(node.name, stage) for node in self.nodes for stage in STAGES if has(node, stage)]
+        return {stage: slot for slot, stage in enumerate(stages)}
+
+    @cached_property
+    def stage_slots(self) -> tuple[dict[str, int], ...]:
+        """The same, by the Op's index and the stage."""
+        slots: dict[str, dict[str, int]] = {node.name: {} for node in self.nodes}
+        for (name, stage), slot in self.time_slots.items():
+            slots[name][stage] = slot
+        return tuple(slots.values())
 
     @cached_property
     def fused(self) -> dict[Hook, Hook]:

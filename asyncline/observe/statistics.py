@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Container
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from asyncline.engine.engine import Engine
 from asyncline.engine.item import DATA_ID, STARTED_AT, TOTAL, Item
 from asyncline.engine.lanes.base import Batch, Job
 from asyncline.errors import RequestError
-from asyncline.graph.plan import STAGES, Node
+from asyncline.graph.plan import Node
 from asyncline.observe.gathering import Block, Gathering, Note, code_label
 from asyncline.observe.histogram import Histogram, LogHistogram
 
@@ -192,18 +192,17 @@ class Statistics(Gathering):
             self.first_part_seconds.observe([note.first_part_s])
         self.rows += note.size
 
-    def _count_stages(self, columns: np.ndarray, done: Container[int]) -> None:
+    def _count_stages(self, columns: np.ndarray, done: Iterable[int]) -> None:
         """:param columns: of Items that the Ops of those indices were done with."""
-        for (name, stage), slot in self._plan.time_slots.items():
-            if slot // len(STAGES) in done:
-                self.op_seconds[name, stage].observe(columns[slot])
+        for index in done:
+            for stage, slot in self._plan.stage_slots[index].items():
+                self.op_seconds[self._plan.nodes[index].name, stage].observe(columns[slot])
 
     def op_failed(self, node: Node, item: Item, error: RequestError) -> None:
         self.op_errors[node.name, code_label(error)] += 1
         failures = self.op_failures[node.name]
         failures.count += 1
-        first = len(STAGES) * node.index
-        failures.seconds += sum(item.times[first : first + len(STAGES)])
+        failures.seconds += sum([item.times[slot] for slot in self._plan.stage_slots[node.index].values()])
 
     def job_done(self, job: Job) -> None:
         self.job_seconds[job.node.name, job.hook] += job.ended_at - job.started_at

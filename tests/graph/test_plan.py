@@ -143,9 +143,13 @@ def test_times_have_a_place_for_the_stages_that_an_op_has() -> None:
         ("full", "post"): 3,
         ("full", "out"): 4,
         ("model", "wait"): 5,
-        ("model", "mid"): 7,
-        ("model", "out"): 9,
+        ("model", "mid"): 6,
+        ("model", "out"): 7,
     }
+    assert laid_out.stage_slots == (
+        {"wait": 0, "pre": 1, "mid": 2, "post": 3, "out": 4},
+        {"wait": 5, "mid": 6, "out": 7},
+    )
 
 
 def test_a_channel_has_the_size_of_the_dag_or_of_the_op() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asyncline import Engine, Graph, ProductError, Reply, Request, op
-from asyncline.engine.engine import MOST_NUMBERS
+from asyncline.engine.engine import MOST_KEPT, MOST_NOTED, MOST_NUMBERS
 from asyncline.engine.item import DATA_ID, STARTED_AT, TOTAL, Item
 from asyncline.observe.gathering import Block, Gathering
 from asyncline.observe.statistics import Statistics
@@ -40,7 +40,7 @@ def third(x: Any) -> Any:
 
 
 GRAPH = Graph("g", third(second(first(Request()))))
-ENOUGH = MOST_NUMBERS // (3 * 5 + 3)
+ENOUGH = -(-MOST_NUMBERS // ((3 * 2 + 3) * MOST_KEPT)) * MOST_KEPT
 """Items of a whole Block."""
 
 
@@ -70,6 +70,20 @@ def test_items_are_handed_on_when_they_are_enough_and_when_they_are_wanted() -> 
     assert rows == [item.times for item in items]
     assert rows[7][DATA_ID] == 8
     assert (rows[7][TOTAL], rows[7][STARTED_AT]) == (items[7].times[TOTAL], items[7].started_at)
+
+
+def test_items_with_notes_are_handed_on_when_those_are_enough() -> None:
+    few = -(-MOST_NOTED // MOST_KEPT) * MOST_KEPT
+    blocks, _ = gathered(["x"] * (2 * few + 1), log_id="mine")
+    assert [len(block.rows) for block in blocks] == [few, few, 1]
+    assert [note.place for block in blocks for note in block.notes] == [*range(few), *range(few), 0]
+
+
+def test_a_note_has_the_place_of_its_row() -> None:
+    bad = {0, 1, MOST_KEPT - 1, MOST_KEPT, 2 * MOST_KEPT + 3, ENOUGH - 1, ENOUGH, ENOUGH + MOST_KEPT}
+    blocks, items = gathered(["bad" if n in bad else "x" for n in range(2 * ENOUGH)])
+    noted = [int(block.rows[note.place, DATA_ID]) for block in blocks for note in block.notes]
+    assert noted == [items[place].data_id for place in sorted(bad)]
 
 
 def test_only_what_is_out_of_the_ordinary_has_a_note() -> None:

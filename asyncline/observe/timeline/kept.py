@@ -10,7 +10,7 @@ import numpy as np
 
 from asyncline.engine.item import DATA_ID, STARTED_AT, TOTAL
 from asyncline.graph.op import HOOKS
-from asyncline.graph.plan import Plan
+from asyncline.graph.plan import STAGES, Plan
 from asyncline.observe.timeline.records import BatchRecord, GaugeRecord, ItemRecord, JobRecord, Records
 
 JOB_COLUMNS = ("op", "hook", "worker", "data_id", "ready_at", "started_at", "ended_at", "failed")
@@ -81,6 +81,7 @@ class Kept:
 
     def items_where(self, choose: Callable[[KeptItems], np.ndarray]) -> Iterator[ItemRecord]:
         """:param choose: which of some to make records of, as bool."""
+        slots = [*(each.get(stage) for each in self.plan.stage_slots for stage in STAGES), TOTAL]
         for kept in self.items:
             rows, texts = kept
             places = np.flatnonzero(choose(kept)).tolist()
@@ -88,9 +89,10 @@ class Kept:
             if places:
                 found = {place: about for place, *about in zip(*[iter(texts)] * 4, strict=True)}
             for place in places:
-                *times, started_at, data_id = rows[place].tolist()
+                row = rows[place].tolist()
                 log_id, traceparent, code = found.get(place, ("", None, "ok"))
-                yield ItemRecord(int(data_id), log_id, traceparent, started_at, times, code)
+                times = [0.0 if slot is None else row[slot] for slot in slots]
+                yield ItemRecord(int(row[DATA_ID]), log_id, traceparent, row[STARTED_AT], times, code)
 
     def jobs_of(self, data_ids: Collection[int]) -> Iterator[JobRecord]:
         """Those of some requests."""

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from asyncline.engine.engine import MOST_NUMBERS, Engine
+from asyncline.engine.engine import Engine
 from asyncline.engine.hooks import Observer
 from asyncline.engine.lanes.base import Batch, Job
 from asyncline.graph.op import HOOKS
@@ -26,7 +26,8 @@ _ROWS_NBYTES = 700
 """Of an array, beside its numbers, and its place in the ring. An `array` has up to a sixteenth of room to grow."""
 
 _HOOK_PLACES = {hook: float(place) for place, hook in enumerate(HOOKS)}
-_JOBS_ENOUGH = MOST_NUMBERS // len(JOB_COLUMNS) * len(JOB_COLUMNS)
+_JOBS_ENOUGH = 256 * len(JOB_COLUMNS)
+"""Numbers of jobs that are put into the ring at once."""
 
 _Entry = TypeVar("_Entry")
 

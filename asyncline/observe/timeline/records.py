@@ -17,7 +17,7 @@ class ItemRecord(NamedTuple):
     """W3C trace context."""
     started_at: float
     times: list[float]
-    """As `Item.times`, up to the TOTAL."""
+    """Seconds at each Op: those of all STAGES of Op 0, then of Op 1, ..., and at last of it all."""
     code: str
     """`ok`, or that of its error."""
 
