@@ -29,6 +29,10 @@ from asyncline.observe.windows import LONGEST_S, Windows
 from asyncline.settings import Settings
 
 
+MEMORY_EVERY = 10
+"""Looks from one at the memory to the next: it takes longer than all else of a look."""
+
+
 class Observing:
     """Counts from the moment it is made; `start` when the Engine is ready."""
 
@@ -39,6 +43,7 @@ class Observing:
         self.statistics = Statistics(engine)
         self.usages = Usages(engine, self.statistics)
         self._recorder = Recorder(engine, self.statistics, dag.timeline_mb * 10**6) if dag.timeline_mb else None
+        self._looks = 0
         self._captures = None
         if service.trace_slow_ms is not None or service.trace_errors:
             if self._recorder is None:
@@ -85,7 +90,8 @@ class Observing:
 
     def _gauge(self, lag_s: float) -> None:
         assert self._recorder is not None
-        self._recorder.gauge(lag_s, resident_nbytes())
+        self._recorder.gauge(lag_s, 0 if self._looks % MEMORY_EVERY else resident_nbytes())
+        self._looks += 1
 
     def close(self) -> None:
         if self._tracer is not None:
