@@ -28,7 +28,6 @@ from asyncline.observe.verdict import verdict
 from asyncline.observe.windows import LONGEST_S, Windows
 from asyncline.settings import Settings
 
-
 MEMORY_EVERY = 10
 """Looks from one at the memory to the next: it takes longer than all else of a look."""
 
