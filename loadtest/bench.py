@@ -61,7 +61,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     benchmarks: dict[str, Callable[[], Report]] = {
         "echo": partial(echo.measure, options.pairs, options.seconds),
-        "observe": partial(observe.measure, options.pairs, options.seconds),
+        "observe": partial(observe.measure, options.pairs),
         "verdict": verdict.measure,
         "leak": leak.measure,
         "tcp": partial(tcp.measure, options.pairs, options.seconds),

@@ -22,12 +22,12 @@ WHAT_OCR_CPU = "OCR observed, CPU per page"
 BUDGET = Budget("≥", 0.98)
 STARTS = 8
 """How often both servers of echoes are started: two processes of the same program differ by as much as what is looked
-for, by where their memory happens to lie."""
+for."""
 
 _Turn = TypeVar("_Turn")
 
 
-def measure(pairs: int, seconds: int) -> Report:
+def measure(pairs: int) -> Report:
     """`pairs` pairs of runs of PAGES pages; for each of STARTS, as many pairs of a second of echoes.
 
     A machine that others use too changes its speed every few seconds, by more than what is looked for.

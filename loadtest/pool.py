@@ -29,7 +29,7 @@ from loadtest.report import BenchmarkFailed, Budget, Report, Row
 
 CALLERS = 8
 STARTS = 5
-"""How often both pools are started: one worker differs from the next by a tenth, by where its memory happens to lie."""
+"""How often both pools are started: one worker differs from the next by a tenth."""
 MIN_PAIRS = 30
 """Of all STARTS, for a minute: for seconds at a time two busy cores of this machine take half as long again."""
 KILLS = 5
