@@ -29,7 +29,7 @@ from asyncline import (
     op,
 )
 from asyncline.engine.engine import Engine
-from asyncline.engine.item import STARTED_AT
+from asyncline.engine.item import STARTED_AT, TOTAL
 from asyncline.settings import Settings, Source, merge
 from asyncline.testing import SimulatedLane, SimulatedLanes, run_virtual, virtual_engine
 
@@ -843,5 +843,23 @@ def test_outside_of_hooks_there_is_no_context() -> None:
             assert await engine.submit(1) == 2
             with pytest.raises(LookupError):
                 context()
+
+    run_virtual(main())
+
+
+def test_an_inline_op_with_a_time_limit_notes_what_it_is_shown_with() -> None:
+    class Inline(Op):
+        cpu = "inline"
+
+        def preprocess(self, x: int) -> int:
+            return x + 1
+
+    async def main() -> None:
+        async with virtual_engine(graph_of(Inline, timeout_ms=1000)) as engine:
+            item = engine.begin(1)
+            await item.wait()
+            assert item.result() == 2
+            assert engine.plan.stage_slots == ({"wait": 0, "pre": 1},)
+            assert sum(item.times[:TOTAL]) == item.times[TOTAL]
 
     run_virtual(main())
