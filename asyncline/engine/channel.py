@@ -28,6 +28,8 @@ class Channel(deque[Item]):
     the door keeps the living at or below `size`, so `put` always finds room for one.
     """
 
+    __slots__ = ("depth_max", "size")
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size

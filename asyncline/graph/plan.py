@@ -36,7 +36,7 @@ class Target:
     """Indices of the Ops that are to run again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """One Op in its place in the graph."""
 
@@ -73,12 +73,12 @@ class Node:
             return "device"
         return self.settings.cpu
 
-    @cached_property
+    @property
     def stream_hook(self) -> str | None:
         """The hook that yields the parts of the answer; None where the Op does not stream."""
         return self.op.stream_hook
 
-    @cached_property
+    @property
     def lanes(self) -> dict[str, str]:
         """The lane of each hook that the Op has."""
         return {hook: lane for hook in HOOKS if (lane := self.lane(hook)) is not None}
