@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
-from array import array
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from asyncline.deadline import Clock, expires_at
 from asyncline.engine.admission import MEMORY_BYTES, Admission
@@ -22,7 +18,7 @@ from asyncline.engine.context import current
 from asyncline.engine.expiry import Expiry
 from asyncline.engine.guard import BLOCKED_S, LoopGuard
 from asyncline.engine.hooks import Hooks, Observer
-from asyncline.engine.item import DATA_ID, PENDING, STARTED_AT, TOTAL, Item
+from asyncline.engine.item import PENDING, STARTED_AT, TOTAL, Item
 from asyncline.engine.jumping import add_earlier_times
 from asyncline.engine.lanes.accelerator import DeviceLost
 from asyncline.engine.lanes.base import LaneStatistics
@@ -31,6 +27,7 @@ from asyncline.engine.parts import OnPart, Parts
 from asyncline.engine.runner import Runner
 from asyncline.engine.spans import Spans
 from asyncline.engine.stream import stream
+from asyncline.engine.times import Times
 from asyncline.engine.works import Works
 from asyncline.errors import OpError, RequestError, Unavailable, hook_error
 from asyncline.graph.graph import Graph
@@ -41,13 +38,6 @@ log = logging.getLogger("asyncline.engine")
 
 MOST_CHARACTERS = 1024
 """Longest log_id: it goes along wherever the request goes."""
-MOST_NUMBERS = 8192
-"""Of times of Items: as soon as there are so many they are handed to observers, as 64 kB."""
-MOST_NOTED = 128
-"""Items of which there is more to tell, likewise: that may be some kB of each."""
-MOST_KEPT = 64
-"""Items whose times are kept as they are before they are turned into numbers together. In a busy server a request finds
-nothing of that in the core's caches; the next one right after it does."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +67,13 @@ class Engine:
         "_awake",
         "_blocked_s",
         "_empty",
-        "_ended",
         "_fields",
         "_guard",
         "_items",
-        "_kept",
+        "_lists",
         "_live_task",
         "_missing",
-        "_no_times",
         "_no_values",
-        "_noted",
         "_notes_all",
         "_output_count",
         "_pack",
@@ -94,12 +81,14 @@ class Engine:
         "_streams",
         "_tasks",
         "_timeout_s",
+        "_times",
         "_turning",
         "_unpack",
         "admission",
         "clock",
         "expiry",
         "graph",
+        "hand_over",
         "has_priorities",
         "hooks",
         "ids",
@@ -134,7 +123,6 @@ class Engine:
             self.hooks.add(observer)
         #: new, starting, ready, draining, closed.
         self.state = "new"
-        self.ids = itertools.count(1)
         max_bytes = settings.service.max_in_flight_mb * 10**6 or MEMORY_BYTES // 4
         self.admission = Admission(self.plan.max_in_flight, max_bytes, clock)
         self.works = Works(self, lanes or Lanes())
@@ -151,11 +139,12 @@ class Engine:
         self._fields = tuple(graph.request.fields)
         nodes = self.plan.nodes
         self._no_values: list[Any] = [PENDING] * (nodes[-1].slot + 1)
-        self._no_times = [0.0] * (len(self.plan.time_slots) + 3)
-        #: Times of Items that have their outcome, until it is enough to hand them on; of the last few as they are.
-        self._ended = array("d")
-        self._kept: list[list[float]] = []
-        self._noted = 0
+        self._times = Times(self, len(self.plan.time_slots) + 3)
+        #: Makes data_ids for answers to what becomes no Item.
+        self.ids = self._times.ids
+        #: Let observers have the times of all Items that have ended.
+        self.hand_over = self._times.hand_over
+        self._lists = self._times.lists
         self._notes_all = self.plan.streams or graph.takes_rows
         self._missing = [node.waits_for for node in nodes]
         self._streams = self.plan.streams
@@ -341,15 +330,15 @@ class Engine:
         except RequestError as error:
             self.note_rejected(error)
             raise
-        item = Item(self, next(self.ids), log_id, traceparent, now, deadline)
+        times = next(self._lists)
+        times[STARTED_AT] = now
+        item = Item(self, times, log_id, traceparent, now, deadline)
         item.on_done = on_done
         if on_part is not None or self._streams:
             item.parts = Parts(on_part)
         item.priority = priority
         item.wire = wire
         item.is_notable = is_notable
-        item.times = times = self._no_times.copy()
-        times[STARTED_AT], times[DATA_ID] = now, item.data_id
         self._items[item.data_id] = item
         item.tick = self.expiry.add(item.expires_at, item)
         item.missing = self._missing.copy()
@@ -461,44 +450,26 @@ class Engine:
     def finished(self, item: Item) -> None:
         """An Item has its outcome: the only place that gives its token back."""
         now = self.clock()
-        if item.outputs_left:
-            # It failed or was answered early, perhaps while it waited in a Channel.
-            item.is_notable = True
-            item.times = [seconds if seconds >= 0 else now + seconds for seconds in item.times]
-        if self.jumped:
-            add_earlier_times(item, self.jumped.pop(item.data_id, None))
         item.times[TOTAL] = now - item.started_at
+        if item.is_notable:
+            self._note(item, now)
         del self._items[item.data_id]
         item.tick.discard(item)
         self.admission.leave()
-        hooks = self.hooks
-        if hooks.items_done:
-            kept = self._kept
-            kept.append(item.times)
-            if item.is_notable:
-                self._noted += 1
-                hooks.emit(hooks.item_noted, item, len(self._ended) // len(item.times) + len(kept) - 1)
-            if len(kept) >= MOST_KEPT:
-                self._keep_numbers()
-                if len(self._ended) >= MOST_NUMBERS or self._noted >= MOST_NOTED:
-                    self.hand_over()
-        if hooks.item_done:
-            hooks.emit(hooks.item_done, item)
+        if self.hooks.item_done:
+            self.hooks.emit(self.hooks.item_done, item)
         if self._empty is not None and not self._items and not self._empty.done():
             self._empty.set_result(None)
 
-    def _keep_numbers(self) -> None:
-        for times in self._kept:
-            self._ended.fromlist(times)
-        self._kept.clear()
-
-    def hand_over(self) -> None:
-        """Let observers have the times of all Items that have their outcome."""
-        self._keep_numbers()
-        if self._ended:
-            ended, self._ended = self._ended, array("d")
-            self._noted = 0
-            self.hooks.emit(self.hooks.items_done, np.frombuffer(ended).reshape(-1, len(self._no_times)))
+    def _note(self, item: Item, now: float) -> None:
+        """See to what most Items have not: their times are not what they seem, or there is more to tell."""
+        times = item.times
+        if item.outputs_left:
+            # It failed or was answered early, perhaps while it waited in a Channel.
+            times[:] = [seconds if seconds >= 0 else now + seconds for seconds in times]
+        if self.jumped:
+            add_earlier_times(times, self.jumped.pop(item.data_id, None))
+        self._times.note(item)
 
     def whereabouts(self, item: Item) -> str:
         """Where an Item is, for the message of its deadline: ` in op 'a', 'b'`."""

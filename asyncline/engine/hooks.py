@@ -32,17 +32,17 @@ class Observer:
         """
 
     def items_done(self, times: np.ndarray) -> None:
-        """Items have their outcome, in this order. Nobody changes `times` any more: float64, a row of each.
+        """Items have their outcome. Nobody changes `times` any more: float64, a row of each, in no order.
 
         Called when there are many, or when somebody asks for them by `Engine.hand_over`. An observer that is added
-        while requests are in flight may get some from before that.
+        while requests are in flight may get some from before that, and is not told more of these.
         """
 
-    def item_noted(self, item: Item, place: int) -> None:
-        """Of an Item of the next `items_done`, at that place, there is more to tell than its times.
+    def item_noted(self, item: Item) -> None:
+        """Of an Item of one of the next `items_done` there is more to tell than its times.
 
-        It failed, was answered before all outputs were there, or has a `log_id` or trace context; or the graph takes
-        rows or streams. Not the place to ask for `Engine.hand_over`.
+        It failed, was answered before all outputs were there, went round, or has a `log_id` or trace context; or the
+        graph takes rows or streams. Not the place to ask for `Engine.hand_over`.
         """
 
     def op_done(self, node: Node, item: Item) -> None:

@@ -34,7 +34,7 @@ PENDING: Any = type("Pending", (), {"__repr__": lambda self: "PENDING"})()
 class Item:
     """One request: its ids, its deadline, the values so far, and one outcome.
 
-    `resolve` and `fail` are the only ways to the outcome; the first call decides, later ones change nothing.
+    `resolve`, `reply` and `fail` are the only ways to the outcome; the first call decides, later ones change nothing.
     """
 
     __slots__ = (
@@ -62,10 +62,19 @@ class Item:
     )
 
     def __init__(
-        self, engine: Engine, data_id: int, log_id: str, traceparent: str | None, started_at: float, expires_at: float
+        self,
+        engine: Engine,
+        times: list[Any],
+        log_id: str,
+        traceparent: str | None,
+        started_at: float,
+        expires_at: float,
     ) -> None:
         self.engine = engine
-        self.data_id = data_id
+        #: Seconds at each Op, at the places of `Plan.time_slots`, and, once done, of it all; then `started_at` and
+        #: `data_id`, so that this tells all by itself. It is not to be replaced: see `Times`.
+        self.times: list[float] = times
+        self.data_id: int = times[DATA_ID]
         self.log_id = log_id
         self.traceparent = traceparent
         #: 1 is the highest.
@@ -94,9 +103,6 @@ class Item:
         self.outputs_left = 0
         #: What came of hooks that ran in the task of an earlier one, until the Item gets there; None without fusion.
         self.ahead: dict[Hook, StepResult] | None = None
-        #: Seconds at each Op, at the places of `Plan.time_slots`, and, once done, of it all; then `started_at` and
-        #: `data_id`, so that this tells all by itself.
-        self.times: list[float] = []
 
     def resolve(self, value: Any) -> None:
         """The answer is `value`; where it goes in parts, this is the last of them."""
@@ -106,6 +112,11 @@ class Item:
         elif not self.done:
             self.value = value
             self._finish()
+
+    def reply(self, value: Any) -> None:
+        """The answer is `value`, whatever the Ops that are not done would say."""
+        self.is_notable = True
+        self.resolve(value)
 
     def put(self, part: Any) -> None:
         """The next part of the answer is `part`; it goes out at once."""

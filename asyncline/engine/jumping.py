@@ -51,6 +51,7 @@ class JumpingRunner(Runner):
         """Those of Ops that run again begin anew; in the end they are added up."""
         earlier = self.engine.jumped.get(item.data_id)
         if earlier is None:
+            item.is_notable = True
             earlier = self.engine.jumped[item.data_id] = [0.0] * len(item.times)
         for index in again:
             for slot in self.engine.plan.stage_slots[index].values():
@@ -58,7 +59,7 @@ class JumpingRunner(Runner):
                 item.times[slot] = 0.0
 
 
-def add_earlier_times(item: Item, earlier: list[float] | None) -> None:
+def add_earlier_times(times: list[float], earlier: list[float] | None) -> None:
     """Add what an Op took each time before."""
     if earlier is not None:
-        item.times = [seconds + before for seconds, before in zip(item.times, earlier, strict=True)]
+        times[:] = [seconds + before for seconds, before in zip(times, earlier, strict=True)]

@@ -261,7 +261,7 @@ class Processing:
         if isinstance(result, BaseException):
             self._fail(sample, hook_error(result, self._node.name, "process"), now)
         elif type(result) is Reply:
-            visit.item.resolve(result.value)
+            visit.item.reply(result.value)
         else:
             visit.results[sample.index] = result
             visit.samples_left -= 1

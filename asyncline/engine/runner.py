@@ -146,7 +146,7 @@ class Runner:
                 value = self._pre(*args)
                 if type(value) in OUTCOMES:
                     if type(value) is Reply:
-                        item.resolve(value.value)
+                        item.reply(value.value)
                         return
                     value = settled(value)
                 ended = self._clock()
@@ -159,7 +159,7 @@ class Runner:
                 ended = self._clock()
                 item.times[self._post_slot] = ended - now
                 if type(value) is Reply:
-                    item.resolve(value.value)
+                    item.reply(value.value)
                     return
         except BaseException as error:  # a SystemExit of a hook must not end the server
             self._fail(item, hook_error(error, self.node.name, hook))
@@ -245,7 +245,7 @@ class Runner:
         if job.error is not None:
             self._fail(item, job.error)
         elif type(job.value) is Reply:
-            item.resolve(job.value.value)
+            item.reply(job.value.value)
         elif job.ended_at >= job.expires_at:
             job.visit.expire()
         else:

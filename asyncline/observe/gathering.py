@@ -12,7 +12,7 @@ import numpy as np
 
 from asyncline.engine.engine import Engine
 from asyncline.engine.hooks import Observer
-from asyncline.engine.item import PENDING, Item
+from asyncline.engine.item import DATA_ID, PENDING, Item
 from asyncline.errors import RequestError, public_message
 
 log = logging.getLogger("asyncline.observe")
@@ -23,8 +23,7 @@ MESSAGE_CHARACTERS = 300
 class Note(NamedTuple):
     """What there is to tell of an Item beside its times; of most there is nothing."""
 
-    place: int
-    """Of its row in the Block."""
+    data_id: int
     at: float
     """Its end, in seconds since the epoch."""
     log_id: str
@@ -44,11 +43,14 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Items that had their outcome, in the order of their ends. Holds none of their values; any thread may read it."""
+    """Items that had their outcome, in no order. Holds none of their values; any thread may read it."""
 
     rows: np.ndarray
     """float64, [items, times]: `Item.times`."""
     notes: list[Note]
+    """In the order of their ends."""
+    places: list[int]
+    """Of each Note, its Item's row."""
 
 
 class Gathering(Observer):
@@ -63,12 +65,11 @@ class Gathering(Observer):
         self._takes_rows = engine.graph.takes_rows
         self._notes: list[Note] = []
 
-    def item_noted(self, item: Item, place: int) -> None:
-        self._notes.append(self._note(item, place))
+    def item_noted(self, item: Item) -> None:
+        self._notes.append(self._note(item))
 
     def items_done(self, times: np.ndarray) -> None:
-        block = Block(times, self._notes)
-        self._notes = []
+        block = self._block(times)
         for take in tuple(self.takers):
             try:
                 take(block)
@@ -76,11 +77,27 @@ class Gathering(Observer):
                 log.exception("%r raised and is removed", take)
                 self.takers.remove(take)
 
-    def _note(self, item: Item, place: int) -> Note:
+    def _block(self, rows: np.ndarray) -> Block:
+        """With those Notes that are of these Items; others are still to come."""
+        if not self._notes:
+            return Block(rows, [], [])
+        places = {data_id: place for place, data_id in enumerate(rows[:, DATA_ID].tolist())}
+        notes, self._notes = self._notes, []
+        block = Block(rows, [], [])
+        for note in notes:
+            place = places.get(note.data_id)
+            if place is None:
+                self._notes.append(note)
+            else:
+                block.notes.append(note)
+                block.places.append(place)
+        return block
+
+    def _note(self, item: Item) -> Note:
         error, parts = item.error, item.parts
         is_whole = error is None and not item.outputs_left
         return Note(
-            place=place,
+            data_id=item.data_id,
             at=time.time(),
             log_id=item.log_id,
             traceparent=item.traceparent,

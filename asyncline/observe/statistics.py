@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asyncline.engine.engine import Engine
-from asyncline.engine.item import DATA_ID, STARTED_AT, TOTAL, Item
+from asyncline.engine.item import STARTED_AT, TOTAL, Item
 from asyncline.engine.lanes.base import Batch, Job
 from asyncline.errors import RequestError
 from asyncline.graph.plan import Node
@@ -154,20 +154,19 @@ class Statistics(Gathering):
         blocks, self._blocks, self._numbers = self._blocks, [], 0
         columns = np.ascontiguousarray(np.concatenate([block.rows for block in blocks]).T)
         total = columns[TOTAL]
-        self.last_started_at = float(columns[STARTED_AT, -1])
+        self.last_started_at = float(columns[STARTED_AT].max())
         self.request_seconds.observe(total)
         # Places of those that failed, and of those that only some Ops were done with, by these.
         failed: list[int] = []
         partial: dict[tuple[int, ...], list[int]] = {}
         before = 0
         for block in blocks:
-            for note in block.notes:
-                place = before + note.place
+            for note, row in zip(block.notes, block.places, strict=True):
+                place = before + row
                 self._count_note(note, float(total[place]))
                 if note.code != "ok":
                     failed.append(place)
-                    data_id = int(columns[DATA_ID, place])
-                    self.last_failures.append(Failure(note.at, data_id, note.log_id, note.code, note.message))
+                    self.last_failures.append(Failure(note.at, note.data_id, note.log_id, note.code, note.message))
                 if note.done is not None:
                     partial.setdefault(note.done, []).append(place)
             before += len(block.rows)

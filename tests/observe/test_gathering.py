@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from asyncline import Engine, Graph, ProductError, Reply, Request, op
-from asyncline.engine.engine import MOST_KEPT, MOST_NOTED, MOST_NUMBERS
 from asyncline.engine.item import DATA_ID, STARTED_AT, TOTAL, Item
+from asyncline.engine.times import MOST_NOTED, MOST_NUMBERS, PAGE
 from asyncline.observe.gathering import Block, Gathering
 from asyncline.observe.statistics import Statistics
 from asyncline.testing import run_virtual, virtual_engine
@@ -40,7 +40,7 @@ def third(x: Any) -> Any:
 
 
 GRAPH = Graph("g", third(second(first(Request()))))
-ENOUGH = -(-MOST_NUMBERS // ((3 * 2 + 3) * MOST_KEPT)) * MOST_KEPT
+ENOUGH = -(-MOST_NUMBERS // (3 * 2 + 3))
 """Items of a whole Block."""
 
 
@@ -73,29 +73,32 @@ def test_items_are_handed_on_when_they_are_enough_and_when_they_are_wanted() -> 
 
 
 def test_items_with_notes_are_handed_on_when_those_are_enough() -> None:
-    few = -(-MOST_NOTED // MOST_KEPT) * MOST_KEPT
-    blocks, _ = gathered(["x"] * (2 * few + 1), log_id="mine")
-    assert [len(block.rows) for block in blocks] == [few, few, 1]
-    assert [note.place for block in blocks for note in block.notes] == [*range(few), *range(few), 0]
+    blocks, _ = gathered(["x"] * (2 * MOST_NOTED + 1), log_id="mine")
+    assert [len(block.rows) for block in blocks] == [MOST_NOTED, MOST_NOTED, 1]
+    assert [block.places for block in blocks] == [[*range(MOST_NOTED)], [*range(MOST_NOTED)], [0]]
 
 
 def test_a_note_has_the_place_of_its_row() -> None:
-    bad = {0, 1, MOST_KEPT - 1, MOST_KEPT, 2 * MOST_KEPT + 3, ENOUGH - 1, ENOUGH, ENOUGH + MOST_KEPT}
+    bad = {0, 1, PAGE - 1, PAGE, 2 * PAGE + 3, ENOUGH - 1, ENOUGH, ENOUGH + PAGE}
     blocks, items = gathered(["bad" if n in bad else "x" for n in range(2 * ENOUGH)])
-    noted = [int(block.rows[note.place, DATA_ID]) for block in blocks for note in block.notes]
+    assert [len(block.rows) for block in blocks] == [ENOUGH, ENOUGH]
+    noted = [note.data_id for block in blocks for note in block.notes]
     assert noted == [items[place].data_id for place in sorted(bad)]
+    assert noted == [row[DATA_ID] for block in blocks for row in block.rows[block.places].tolist()]
 
 
 def test_only_what_is_out_of_the_ordinary_has_a_note() -> None:
     (block,), _ = gathered(["x", "bad", "x", "early"])
-    assert [(note.place, note.code, note.message, note.done) for note in block.notes] == [
-        (1, "product", "no", ()),
-        (3, "ok", "", (0,)),
+    assert block.places == [1, 3]
+    assert [(note.data_id, note.code, note.message, note.done) for note in block.notes] == [
+        (2, "product", "no", ()),
+        (4, "ok", "", (0,)),
     ]
     (block,), _ = gathered(["x", "x"], log_id="mine", traceparent="00-ab-cd-01")
-    assert [(note.place, note.log_id, note.traceparent, note.code, note.done) for note in block.notes] == [
-        (0, "mine", "00-ab-cd-01", "ok", None),
+    assert block.places == [0, 1]
+    assert [(note.data_id, note.log_id, note.traceparent, note.code, note.done) for note in block.notes] == [
         (1, "mine", "00-ab-cd-01", "ok", None),
+        (2, "mine", "00-ab-cd-01", "ok", None),
     ]
 
 
@@ -126,6 +129,7 @@ def test_a_taker_that_raises_is_removed_and_logged(caplog: pytest.LogCaptureFixt
             gathering = Gathering(engine)
             gathering.takers += [raising, blocks.append]
             run(gathering, engine, ["x"] * 2 * ENOUGH)
+            gathering.hand_over()
             return gathering
 
     with caplog.at_level(logging.ERROR, "asyncline.observe"):

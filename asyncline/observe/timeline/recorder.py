@@ -72,8 +72,8 @@ class Recorder(Observer):
 
     def _take(self, block: Block) -> None:
         texts: list[int | str | None] = []
-        for note in block.notes:
-            texts += (note.place, note.log_id, note.traceparent, note.code)
+        for note, place in zip(block.notes, block.places, strict=True):
+            texts += (place, note.log_id, note.traceparent, note.code)
         nbytes = sum(map(sys.getsizeof, texts)) + sys.getsizeof(texts) if texts else 0
         self._items.put(KeptItems(block.rows, texts), _ROWS_NBYTES + block.rows.nbytes * 17 // 16 + nbytes)
 
