@@ -29,8 +29,8 @@ class Times:
     """Makes the lists that Items write their times into, and hands numbers of those that have ended to observers.
 
     Each list stays here until its Item has ended and the next page is made. So an Item that ends does nothing for those
-    who watch: a few lines of Python, which take 50 ns in a loop, take half a microsecond where nothing of them is in
-    the core's caches, and of a page only the first Item pays for that.
+    who watch: to append to a list and look at its length takes 25 ns in a loop, but half a microsecond of a request of
+    a busy server. What is done for a page at once is done as in a loop.
 
     :param size: of a list: see `Item.times`.
     """
